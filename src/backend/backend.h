@@ -1,0 +1,124 @@
+// The operations of a Llama-like forward pass on one device. A new device is one implementation of this.
+//
+// Activations live inside the backend, in named slots of [rows][width], in whatever type it computes with: a backend
+// may quantize in Norm, Attention and SwiGlu what the next Linear reads. The engine's forward pass (engine/llama.cc) is
+// the only caller, and reads like the model's definition.
+//
+// Threading: all calls from one thread; a backend may use threads or streams of its own inside, and on a device calls
+// only
+//   enqueue until EndStep. Ownership: weights and caches that it makes must not outlive it.
+// Errors: Unimplemented for a type it does not have, with the type's name; device errors are Internal and final.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "core/batch.h"
+#include "core/engine.h"
+#include "core/kv_layout.h"
+#include "core/tensor.h"
+
+namespace baton {
+
+struct BackendInfo {
+  std::string name;                // "cpu", "cuda"
+  std::string device;              // for people
+  std::string instruction_set;     // enters the fingerprint: "avx2", "plain", "sm_90a"
+  int32_t default_block_size = 0;  // tokens
+  DType default_kv_dtype = DType::kF16;
+};
+
+// The numbers of a decoder-only model that its kernels need.
+struct ModelShape {
+  int32_t num_layers = 0;
+  int32_t hidden_size = 0;
+  int32_t intermediate_size = 0;
+  int32_t num_heads = 0;
+  int32_t num_kv_heads = 0;
+  int32_t head_dim = 0;
+  int32_t vocabulary = 0;
+  int32_t max_position = 0;
+  float rms_norm_epsilon = 1e-5f;
+  bool rope_interleaved = false;                // pairs (2i, 2i+1) instead of (i, i + head_dim / 2): GGUF's Llama rows
+  std::vector<float> rope_inverse_frequencies;  // [head_dim / 2], any scaling already applied
+};
+
+struct StepLimits {
+  int32_t max_batch_tokens = 0;
+  int32_t max_sequences = 0;
+};
+
+enum class Slot : uint8_t {
+  kResidual,   // [tokens][hidden], the residual stream
+  kNormed,     // [tokens][hidden], input of QKV, gate-up and the head
+  kQkv,        // [tokens][(heads + 2 kv_heads) × head_dim]
+  kAttention,  // [tokens][heads × head_dim]
+  kDelta,      // [tokens][hidden], what the next Norm adds to the residual stream
+  kGateUp,     // [tokens][2 × intermediate]: gate, then up
+  kActivated,  // [tokens][intermediate]
+  kLogits,     // [sampled rows][vocabulary], FP32
+};
+
+class LinearWeight {  // opaque: prepared for the device (packed, quantized, uploaded)
+ public:
+  virtual ~LinearWeight() = default;
+};
+class VectorWeight {
+ public:
+  virtual ~VectorWeight() = default;
+};
+
+// A [out, in] weight with the scales that its type needs.
+struct LinearSource {
+  TensorView weight;
+  TensorView scale;       // FP8: per tensor [1] or per output row [out]; empty otherwise
+  TensorView bias;        // [out]; empty when there is none
+  float input_scale = 0;  // FP8 static activations; 0: dynamic, per token
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual const BackendInfo& info() const = 0;
+
+  // ---- set-up ----
+  // Several sources become one weight, stacked along `out` (Q, K and V; gate and up).
+  virtual absl::StatusOr<std::unique_ptr<LinearWeight>> PrepareLinear(std::span<const LinearSource> sources) = 0;
+  virtual absl::StatusOr<std::unique_ptr<VectorWeight>> PrepareVector(const TensorView& source) = 0;
+  // Allocates activations, rotary tables and the KV cache of `num_blocks`. Once, after the weights.
+  virtual absl::Status Start(const ModelShape& shape, const KvLayout& kv, int32_t num_blocks,
+                             const StepLimits& limits) = 0;
+  virtual KvMemory kv_memory() = 0;
+
+  // ---- one step ----
+  // Takes the batch's tokens, positions and block tables; every call until EndStep is about them.
+  virtual absl::Status BeginStep(const Batch& batch) = 0;
+  virtual absl::Status Embed(const LinearWeight& table) = 0;                  // tokens → kResidual; clears kDelta
+  virtual absl::Status Norm(const VectorWeight& weight, bool add_delta) = 0;  // kResidual (+= kDelta) → kNormed
+  virtual absl::Status Linear(const LinearWeight& weight, Slot input, Slot output) = 0;
+  virtual absl::Status RotateAndAppend(int32_t layer) = 0;  // kQkv: RoPE; K and V → the cache
+  virtual absl::Status Attention(int32_t layer) = 0;        // Q of kQkv, the cache → kAttention
+  virtual absl::Status SwiGlu() = 0;                        // kGateUp → kActivated
+  virtual absl::Status AllReduce(Slot slot) = 0;            // over tensor-parallel ranks
+  virtual absl::Status Logits(const VectorWeight& norm,
+                              const LinearWeight& head) = 0;  // rows that are asked for → kLogits
+  // An opaque event that passes when everything enqueued so far is done; null on synchronous backends.
+  virtual absl::StatusOr<void*> RecordEvent() = 0;
+  // Samples where asked and waits for the results.
+  virtual absl::StatusOr<StepOutput> EndStep() = 0;
+
+  virtual absl::Status CopyBlock(BlockId from, BlockId to) = 0;
+};
+
+// The CPU. `threads`: compute threads, the caller included; `instruction_set`: "" (best there is), "avx2" or "plain".
+struct CpuOptions {
+  int32_t threads = 1;
+  std::string instruction_set;
+};
+absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const CpuOptions& options);
+
+}  // namespace baton
