@@ -31,6 +31,10 @@ else()
   add_link_options(-static-libstdc++ -static-libgcc)
 endif()
 
+if(BATON_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
 set(Protobuf_USE_STATIC_LIBS ON)
 find_package(Protobuf MODULE REQUIRED)
 
