@@ -1,0 +1,299 @@
+// Sequences: from Generate through dispatch and replays to the last event. router_members.cc has the workers' side.
+#include "router/router.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "router/router_metrics.h"
+#include "rpc/convert.h"
+
+namespace baton {
+namespace {
+
+constexpr int64_t kSweepMs = 100;
+constexpr size_t kIndexedBlocksPerWorker = 1 << 16;
+
+int64_t RemainingMs(std::chrono::steady_clock::time_point deadline) {
+  if (deadline == std::chrono::steady_clock::time_point::max()) return 0;
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+  return std::max<int64_t>(1, left.count());
+}
+
+}  // namespace
+
+Router::Router(Network& network, MetricRegistry& metrics, RouterOptions options)
+    : network_(network),
+      options_(std::move(options)),
+      metrics_(std::make_unique<Metrics>(metrics, options_.model_name)),
+      connector_(CreateConnector(network)),
+      index_(kIndexedBlocksPerWorker) {}
+
+Router::~Router() {
+  Deliveries deliveries;
+  {
+    MutexLock lock(mutex_);
+    sweep_.reset();
+    for (auto& [handle, stream] : streams_) {
+      deliveries.push_back(
+          {stream->sink, {.finish = FinishReason::kError, .status = Unavailable("the server is stopping")}});
+    }
+    streams_.clear();
+    attempts_.clear();
+  }
+  Deliver(std::move(deliveries));
+}
+
+void Router::Deliver(Deliveries deliveries) {
+  for (Delivery& delivery : deliveries) delivery.sink(std::move(delivery.event));
+}
+
+SequenceId Router::Generate(Request request, TokenSink sink) {
+  Deliveries deliveries;
+  SequenceId handle;
+  {
+    MutexLock lock(mutex_);
+    handle = {next_name_++};
+    auto stream = std::make_unique<Stream>();
+    stream->handle = handle;
+    stream->request = std::move(request);
+    stream->sink = std::move(sink);
+    if (stream->request.timeout_ms > 0) {
+      stream->deadline = Clock::now() + std::chrono::milliseconds(stream->request.timeout_ms);
+    }
+    Stream& placed = *(streams_[handle.value] = std::move(stream));
+    Dispatch(placed, deliveries);
+  }
+  // Sinks belong to the network's thread, also for refusals.
+  if (!deliveries.empty()) {
+    network_.Post([deliveries = std::move(deliveries)]() mutable { Deliver(std::move(deliveries)); });
+  }
+  return handle;
+}
+
+void Router::Cancel(SequenceId sequence) {
+  MutexLock lock(mutex_);
+  const auto found = streams_.find(sequence.value);
+  if (found == streams_.end()) return;
+  Stream& stream = *found->second;
+  stream.cancelled = true;
+  Deliveries deliveries;
+  if (!stream.dispatched) {
+    Finish(stream, {.finish = FinishReason::kCancelled, .status = Cancelled("cancelled")}, deliveries);
+    network_.Post([deliveries = std::move(deliveries)]() mutable { Deliver(std::move(deliveries)); });
+    return;
+  }
+  proto::Envelope envelope;
+  envelope.mutable_cancel()->set_stream(stream.attempt);
+  SendEnvelope(*workers_.at(stream.decode).session, envelope);
+}
+
+SelectionInput Router::InputFor(const Stream& stream) const {
+  const Request& request = stream.request;
+  SelectionInput input{.prompt_tokens = static_cast<int64_t>(request.prompt.size() + request.generated.size()),
+                       .max_tokens = request.sampling.max_tokens - static_cast<int64_t>(request.generated.size())};
+  for (const auto& [id, worker] : workers_) {
+    if (!worker.usable()) continue;
+    const proto::WorkerStatus& status = worker.status;
+    const int64_t block_size = std::max(1, status.block_size());
+    input.max_local_prefill_tokens =
+        options_.max_local_prefill_tokens >= 0 ? options_.max_local_prefill_tokens : block_size;
+    // The last token is always computed.
+    const int64_t cached = request.sampling.prompt_logprobs
+                               ? 0
+                               : std::min(input.prompt_tokens - 1, index_.PrefixBlocks(id, stream.blocks) * block_size);
+    input.workers.push_back({.id = id,
+                             .role = static_cast<WorkerRole>(worker.member.role()),
+                             .queued_prefill_tokens = worker.prefill_tokens,
+                             .sequences = worker.sequences,
+                             .prefill_tokens_per_second = status.prefill_tokens_per_second(),
+                             .decode_step_ms = status.decode_step_us() / 1000,
+                             .free_kv_tokens = (status.blocks_free() + status.blocks_cached()) * block_size,
+                             .kv_bytes_per_token = status.kv_bytes_per_token(),
+                             .cached_tokens = cached});
+    for (const proto::Path& path : status.paths()) {
+      input.paths.push_back({.prefill = {path.prefill_worker()},
+                             .decode = id,
+                             .gigabytes_per_second = path.gigabytes_per_second(),
+                             .usable = path.gigabytes_per_second() >= 0});
+    }
+  }
+  return input;
+}
+
+bool Router::TryDispatch(Stream& stream) {
+  if (stream.blocks.empty()) {
+    for (const auto& [id, worker] : workers_) {
+      if (worker.status.block_size() == 0) continue;
+      stream.blocks =
+          HashBlocks(RootHash(0, "", stream.request.cache_salt), stream.request.prompt, worker.status.block_size());
+      break;
+    }
+  }
+  const SelectionInput input = InputFor(stream);
+  const std::optional<Selection> chosen = SelectWorkers(input);
+  if (!chosen) return false;
+
+  Worker& decode = workers_.at(chosen->decode);
+  Worker& prefill = workers_.at(chosen->prefill.value_or(chosen->decode));
+  stream.attempt = next_name_++;
+  stream.attempts += 1;
+  stream.decode = chosen->decode;
+  stream.prefill = chosen->prefill.value_or(chosen->decode);
+  stream.dispatched = true;
+  stream.has_first_token = false;
+  attempts_[stream.attempt] = &stream;
+  decode.sequences += 1;
+  prefill.prefill_tokens += input.prompt_tokens;
+  index_.Record(stream.decode, stream.blocks);
+  index_.Record(stream.prefill, stream.blocks);
+  Record(stream, *chosen, input);
+
+  proto::Envelope envelope;
+  proto::Generate* generate = envelope.mutable_generate();
+  generate->set_stream(stream.attempt);
+  ToProto(stream.request, generate->mutable_request());
+  generate->mutable_request()->set_timeout_ms(RemainingMs(stream.deadline));
+  if (chosen->prefill) *generate->mutable_prefill() = prefill.member;
+  SendEnvelope(*decode.session, envelope);
+  return true;
+}
+
+void Router::Dispatch(Stream& stream, Deliveries& deliveries) {
+  if (TryDispatch(stream)) return;
+  if (workers_.empty() || std::all_of(workers_.begin(), workers_.end(),
+                                      [](const auto& entry) { return entry.second.member.role() == proto::PREFILL; })) {
+    return Finish(stream, {.finish = FinishReason::kError, .status = Unavailable("there is no worker that decodes")},
+                  deliveries);
+  }
+  stream.parked_since = Clock::now();
+  parked_.push_back(stream.handle.value);
+  ArmSweep();
+}
+
+void Router::DispatchParked(Deliveries& deliveries) {
+  const auto now = Clock::now();
+  std::deque<uint64_t> parked;
+  parked.swap(parked_);
+  for (const uint64_t handle : parked) {
+    const auto found = streams_.find(handle);
+    if (found == streams_.end()) continue;
+    Stream& stream = *found->second;
+    if (TryDispatch(stream)) continue;
+    if (now - stream.parked_since > std::chrono::milliseconds(options_.wait_for_worker_ms) || now > stream.deadline) {
+      Finish(stream,
+             {.finish = FinishReason::kError,
+              .status = Unavailable("no worker that decodes is ready (", stream.reason, ")")},
+             deliveries);
+      continue;
+    }
+    parked_.push_back(handle);
+  }
+  if (!parked_.empty()) ArmSweep();
+}
+
+void Router::ArmSweep() {
+  sweep_ = network_.RunAfter(kSweepMs, [this] {
+    Deliveries deliveries;
+    {
+      MutexLock lock(mutex_);
+      DispatchParked(deliveries);
+    }
+    Deliver(std::move(deliveries));
+  });
+}
+
+void Router::Record(const Stream& stream, const Selection& chosen, const SelectionInput& input) {
+  RouteDecision decision{.request = stream.request.id,
+                         .prompt_tokens = input.prompt_tokens,
+                         .attempt = stream.attempts,
+                         .reason = stream.reason,
+                         .chosen = chosen,
+                         .alternatives = {}};
+  for (const Selection& other : RankCandidates(input)) {
+    if (decision.alternatives.size() == 3) break;
+    if (other.decode != chosen.decode || other.prefill != chosen.prefill) decision.alternatives.push_back(other);
+  }
+  decisions_.push_back(std::move(decision));
+  if (decisions_.size() > options_.max_decisions) decisions_.pop_front();
+  metrics_->CountDecision(chosen.prefill.has_value());
+}
+
+void Router::NoteFirstToken(Stream& stream) {
+  if (!stream.dispatched || stream.has_first_token) return;
+  stream.has_first_token = true;
+  if (const auto worker = workers_.find(stream.prefill); worker != workers_.end()) {
+    worker->second.prefill_tokens -=
+        static_cast<int64_t>(stream.request.prompt.size() + stream.request.generated.size());
+    worker->second.prefill_tokens = std::max<int64_t>(0, worker->second.prefill_tokens);
+  }
+}
+
+void Router::Undispatch(Stream& stream) {
+  if (!stream.dispatched) return;
+  NoteFirstToken(stream);
+  stream.dispatched = false;
+  attempts_.erase(stream.attempt);
+  if (const auto worker = workers_.find(stream.decode); worker != workers_.end()) {
+    worker->second.sequences = std::max(0, worker->second.sequences - 1);
+  }
+}
+
+void Router::RetryOrFail(Stream& stream, const absl::Status& why, Deliveries& deliveries) {
+  Undispatch(stream);
+  if (stream.cancelled) {
+    return Finish(stream, {.finish = FinishReason::kCancelled, .status = Cancelled("cancelled")}, deliveries);
+  }
+  if (stream.attempts >= options_.max_attempts) {
+    return Finish(stream,
+                  {.finish = FinishReason::kError,
+                   .status = Unavailable("gave up after ", stream.attempts, " attempts; the last one: ", Message(why))},
+                  deliveries);
+  }
+  stream.reason = std::string(Message(why));
+  metrics_->replays.Add(1);
+  LogInfo("request ", stream.request.id, ": replaying ", stream.request.generated.size(),
+          " tokens elsewhere: ", Message(why));
+  Dispatch(stream, deliveries);
+}
+
+void Router::Finish(Stream& stream, TokenEvent event, Deliveries& deliveries) {
+  Undispatch(stream);
+  deliveries.push_back({std::move(stream.sink), std::move(event)});
+  streams_.erase(stream.handle.value);
+}
+
+void Router::OnTokens(const proto::Tokens& tokens, Deliveries& deliveries) {
+  for (const proto::TokenUpdate& update : tokens.updates()) {
+    const auto found = attempts_.find(update.stream());
+    if (found == attempts_.end()) continue;  // an attempt that was given up
+    absl::StatusOr<TokenEvent> event = FromProto(update);
+    if (!event.ok()) {
+      RetryOrFail(*found->second, event.status(), deliveries);
+      continue;
+    }
+    OnUpdate(*found->second, *std::move(event), deliveries);
+  }
+}
+
+void Router::OnUpdate(Stream& stream, TokenEvent event, Deliveries& deliveries) {
+  if (event.finish == FinishReason::kError && absl::IsUnavailable(event.status)) {
+    return RetryOrFail(stream, event.status, deliveries);
+  }
+  if (!event.tokens.empty()) NoteFirstToken(stream);
+  std::vector<TokenId>& generated = stream.request.generated;
+  const int64_t known = static_cast<int64_t>(generated.size()) - event.position;
+  if (known < 0) {
+    return RetryOrFail(stream, Internal("a worker skipped from token ", generated.size(), " to ", event.position),
+                       deliveries);
+  }
+  // What an earlier attempt has already delivered is dropped by position.
+  const int64_t repeated = std::min<int64_t>(known, static_cast<int64_t>(event.tokens.size()));
+  event.tokens.erase(event.tokens.begin(), event.tokens.begin() + repeated);
+  event.position += static_cast<int32_t>(repeated);
+  for (const SampledToken& token : event.tokens) generated.push_back(token.token);
+  if (event.finish != FinishReason::kNone) return Finish(stream, std::move(event), deliveries);
+  if (!event.tokens.empty()) deliveries.push_back({stream.sink, std::move(event)});
+}
+
+}  // namespace baton

@@ -1,0 +1,174 @@
+// Workers: connecting, losing, their status.
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "router/router.h"
+#include "router/router_metrics.h"
+
+namespace baton {
+namespace {
+
+constexpr int64_t kConnectTimeoutMs = 2000;
+
+const char* StateName(proto::Member::State state) {
+  switch (state) {
+    case proto::Member::READY:
+      return "ready";
+    case proto::Member::DEAD:
+      return "dead";
+    default:
+      return "starting";
+  }
+}
+
+}  // namespace
+
+void Router::OnMembers(const proto::Members& members) {
+  Deliveries deliveries;
+  {
+    MutexLock lock(mutex_);
+    for (const proto::Member& member : members.members()) {
+      Worker& worker = workers_[{member.worker()}];
+      if (worker.member.incarnation() != member.incarnation() || member.state() == proto::Member::DEAD) {
+        LoseWorker(worker, Cat(member.process(), " died"), deliveries);
+        worker.status.Clear();
+      }
+      worker.member = member;
+      if (member.state() == proto::Member::READY && worker.session == nullptr && !worker.connecting) Connect(worker);
+    }
+  }
+  Deliver(std::move(deliveries));
+}
+
+void Router::Connect(Worker& worker) {
+  worker.connecting = true;
+  const WorkerId id{worker.member.worker()};
+  const uint64_t incarnation = worker.member.incarnation();
+  SessionEvents events{
+      .on_frame = [this, id, incarnation](std::string_view frame, UniqueFd) { OnFrame(id, incarnation, frame); },
+      .on_closed = [this, id,
+                    incarnation](absl::Status why) { OnWorkerGone(id, incarnation, std::string(Message(why))); }};
+  connector_->Connect(worker.member.address(), std::move(events), kConnectTimeoutMs,
+                      [this, id, incarnation](auto session) { OnConnected(id, incarnation, std::move(session)); });
+}
+
+void Router::OnConnected(WorkerId id, uint64_t incarnation, absl::StatusOr<std::shared_ptr<Session>> session) {
+  Deliveries deliveries;
+  {
+    MutexLock lock(mutex_);
+    Worker& worker = workers_[id];
+    if (worker.member.incarnation() != incarnation) return;
+    worker.connecting = false;
+    if (!session.ok()) {
+      LogWarning("cannot reach ", worker.member.process(), ": ", Message(session.status()));
+      return;  // the next change of the members tries again
+    }
+    worker.session = *std::move(session);
+    proto::Envelope hello;
+    hello.mutable_hello()->set_process("frontend");
+    SendEnvelope(*worker.session, hello);
+  }
+  Deliver(std::move(deliveries));
+}
+
+void Router::OnFrame(WorkerId id, uint64_t incarnation, std::string_view frame) {
+  proto::Envelope envelope;
+  if (const absl::Status parsed = ParseEnvelope(frame, envelope); !parsed.ok()) {
+    LogError("worker ", id.value, ": ", Message(parsed));
+    return;
+  }
+  Deliveries deliveries;
+  {
+    MutexLock lock(mutex_);
+    Worker& worker = workers_[id];
+    if (worker.member.incarnation() != incarnation) return;
+    if (envelope.has_tokens()) OnTokens(envelope.tokens(), deliveries);
+    if (envelope.has_status()) {
+      OnStatus(worker, envelope.status());
+      if (!parked_.empty()) DispatchParked(deliveries);
+    }
+  }
+  Deliver(std::move(deliveries));
+}
+
+void Router::OnStatus(Worker& worker, const proto::WorkerStatus& status) {
+  metrics_->Update(std::to_string(worker.member.worker()), worker.status, status);
+  worker.status = status;
+}
+
+void Router::OnWorkerGone(WorkerId id, uint64_t incarnation, const std::string& reason) {
+  Deliveries deliveries;
+  {
+    MutexLock lock(mutex_);
+    Worker& worker = workers_[id];
+    if (worker.member.incarnation() != incarnation) return;
+    LoseWorker(worker, Cat("lost ", worker.member.process(), " (", reason, ")"), deliveries);
+  }
+  Deliver(std::move(deliveries));
+}
+
+// A lost session ends every request on it; the members' next change says whether the worker is really gone.
+void Router::LoseWorker(Worker& worker, const std::string& reason, Deliveries& deliveries) {
+  if (worker.session == nullptr) return;
+  worker.session->Close();
+  worker.session.reset();
+  const WorkerId id{worker.member.worker()};
+  index_.Forget(id);
+  metrics_->workers_lost.Add(1);
+  std::vector<Stream*> lost;
+  for (auto& [attempt, stream] : attempts_) {
+    if (stream->decode == id) lost.push_back(stream);
+  }
+  std::sort(lost.begin(), lost.end(), [](const Stream* a, const Stream* b) { return a->handle < b->handle; });
+  for (Stream* stream : lost) RetryOrFail(*stream, Unavailable(reason), deliveries);
+  worker.prefill_tokens = 0;
+  worker.sequences = 0;
+}
+
+absl::Status Router::Health() const {
+  MutexLock lock(mutex_);
+  std::string reasons;
+  for (const auto& [id, worker] : workers_) {
+    if (worker.member.role() == proto::PREFILL) continue;
+    if (worker.usable()) return absl::OkStatus();
+    reasons +=
+        Cat(reasons.empty() ? "" : ", ", worker.member.process(), " is ",
+            worker.member.state() == proto::Member::READY ? "being connected" : StateName(worker.member.state()));
+  }
+  return Unavailable(reasons.empty() ? "no worker has been started yet" : reasons);
+}
+
+std::vector<WorkerSnapshot> Router::Workers() const {
+  MutexLock lock(mutex_);
+  std::vector<WorkerSnapshot> snapshots;
+  for (const auto& [id, worker] : workers_) {
+    snapshots.push_back({.id = id,
+                         .incarnation = worker.member.incarnation(),
+                         .role = static_cast<WorkerRole>(worker.member.role()),
+                         .process = worker.member.process(),
+                         .state = StateName(worker.member.state()),
+                         .device = worker.member.device(),
+                         .status = worker.status,
+                         .dispatched_prefill_tokens = worker.prefill_tokens,
+                         .dispatched_sequences = worker.sequences});
+  }
+  return snapshots;
+}
+
+std::vector<RouteDecision> Router::Decisions() const {
+  MutexLock lock(mutex_);
+  return {decisions_.begin(), decisions_.end()};
+}
+
+void Router::ResetPrefixCaches() {
+  MutexLock lock(mutex_);
+  index_.Clear();
+  proto::Envelope envelope;
+  envelope.mutable_reset_prefix_cache();
+  for (auto& [id, worker] : workers_) {
+    if (worker.session != nullptr) SendEnvelope(*worker.session, envelope);
+  }
+}
+
+}  // namespace baton
