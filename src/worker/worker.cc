@@ -1,0 +1,334 @@
+#include "worker/worker.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
+#include "base/log.h"
+#include "rpc/convert.h"
+
+namespace baton {
+namespace {
+
+constexpr auto kIdleWait = std::chrono::milliseconds(100);
+constexpr auto kStatusInterval = std::chrono::milliseconds(100);
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(Network& network, Engine& engine, Transport& transport,
+                                                       WorkerOptions options) {
+  std::unique_ptr<Worker> worker(new Worker(network, engine, transport, std::move(options)));
+  BATON_RETURN_IF_ERROR(worker->Init(transport));
+  return worker;
+}
+
+Worker::Worker(Network& network, Engine& engine, Transport&, WorkerOptions options)
+    : network_(network),
+      engine_(engine),
+      options_(std::move(options)),
+      pool_(engine.info().num_blocks, engine.info().kv.block_size),
+      connector_(CreateConnector(network)) {}
+
+Worker::~Worker() {
+  listener_.reset();
+  connector_.reset();
+}
+
+proto::Hello Worker::Self() const {
+  proto::Hello self;
+  self.set_worker(options_.id.value);
+  self.set_incarnation(options_.incarnation);
+  self.set_process(options_.process);
+  self.set_fingerprint(engine_.info().fingerprint);
+  self.set_block_size(engine_.info().kv.block_size);
+  return self;
+}
+
+absl::Status Worker::Init(Transport& transport) {
+  const EngineInfo& info = engine_.info();
+  options_.scheduler.fingerprint = info.fingerprint;
+  BATON_ASSIGN_OR_RETURN(scheduler_, Scheduler::Create(options_.scheduler, pool_));
+  prefill_ = std::make_unique<PrefillHandoff>(
+      transport,
+      PrefillHandoffOptions{.fingerprint = info.fingerprint,
+                            .layout = info.kv,
+                            .memory = engine_.kv_memory(),
+                            .min_path_gbps = options_.min_path_gbps,
+                            .worker = options_.id.value},
+      PrefillHandoffActions{
+          .abort =
+              [this](SequenceId sequence) { inbox_.Post([this, sequence] { (void)scheduler_->Abort(sequence); }); },
+          .release =
+              [this](SequenceId sequence) { inbox_.Post([this, sequence] { (void)scheduler_->Release(sequence); }); }});
+  decode_ = std::make_unique<DecodeHandoff>(
+      *connector_, inbox_, *scheduler_, pool_, streams_,
+      DecodeHandoffOptions{.self = Self(),
+                           .layout = info.kv,
+                           .memory = engine_.kv_memory(),
+                           .epoch_base = options_.incarnation << 40,
+                           .report_lost = [this](WorkerId worker, uint64_t incarnation, const std::string& reason) {
+                             proto::WorkerLost lost;
+                             lost.set_worker(worker.value);
+                             lost.set_incarnation(incarnation);
+                             lost.set_reason(reason);
+                             if (options_.report_lost) options_.report_lost(lost);
+                           }});
+  BATON_ASSIGN_OR_RETURN(listener_, network_.Listen(options_.address, [this](std::shared_ptr<Session> session) {
+    return Accept(session);
+  }));
+  return absl::OkStatus();
+}
+
+void Worker::Stop() {
+  stopping_ = true;
+  inbox_.Post([] {});
+}
+
+void Worker::OnMembers(const proto::Members& members) {
+  inbox_.Post([this, members] { decode_->OnMembers(members); });
+}
+
+// ---- messages ----
+
+SessionEvents Worker::Accept(const std::shared_ptr<Session>& session) {
+  return {.on_frame = [this, session](std::string_view frame, UniqueFd fd) { OnFrame(session, frame, std::move(fd)); },
+          .on_closed = [this, session](absl::Status) { OnClosed(session); }};
+}
+
+void Worker::OnFrame(const std::shared_ptr<Session>& session, std::string_view frame, UniqueFd fd) {
+  auto envelope = std::make_shared<proto::Envelope>();
+  if (const absl::Status status = ParseEnvelope(frame, *envelope); !status.ok()) {
+    LogError("from ", session->peer(), ": ", Message(status));
+    return session->Close();
+  }
+  // These two do not wait for the end of the step.
+  if (envelope->has_reservation()) return prefill_->OnReservation(session, envelope->reservation());
+  if (envelope->has_cancel_prefill()) {
+    // Through the inbox first, so that it cannot overtake its own Prefill.
+    inbox_.Post([this, session, epoch = envelope->cancel_prefill().epoch()] { prefill_->OnCancel(session, epoch); });
+    return prefill_->OnCancel(session, envelope->cancel_prefill().epoch());
+  }
+  auto shared_fd = std::make_shared<UniqueFd>(std::move(fd));
+  inbox_.Post([this, session, envelope, shared_fd] { OnMessage(session, *envelope, std::move(*shared_fd)); });
+}
+
+void Worker::OnMessage(const std::shared_ptr<Session>& session, const proto::Envelope& envelope, UniqueFd fd) {
+  switch (envelope.body_case()) {
+    case proto::Envelope::kHello:
+      front_ends_.push_back(session);
+      return ReportStatus(true);
+    case proto::Envelope::kGenerate:
+      return OnGenerate(session, envelope.generate());
+    case proto::Envelope::kCancel:
+      if (const auto sequence = streams_.FindStream(session, envelope.cancel().stream())) {
+        CancelSequence(*sequence, FinishReason::kCancelled, Cancelled("cancelled by the client"));
+      }
+      return;
+    case proto::Envelope::kResetPrefixCache:
+      return pool_.ClearCache();
+    case proto::Envelope::kPoolOffer:
+      return prefill_->OnPoolOffer(session, envelope.pool_offer(), std::move(fd));
+    case proto::Envelope::kPrefill:
+      return OnPrefill(session, envelope.prefill());
+    default:
+      LogWarning("unexpected message ", static_cast<int>(envelope.body_case()), " from ", session->peer());
+  }
+}
+
+void Worker::OnClosed(const std::shared_ptr<Session>& session) {
+  inbox_.Post([this, session] {
+    prefill_->OnSessionClosed(session);
+    for (const SequenceId sequence : streams_.OfSession(session)) {
+      if (!decode_->Cancel(sequence)) (void)scheduler_->Abort(sequence);
+    }
+    streams_.DropSession(session);
+    std::erase(front_ends_, session);
+  });
+}
+
+absl::Status Worker::Admit(SequenceId sequence, Request request, SequenceKind kind) {
+  if (scheduler_->Counts().waiting >= options_.max_waiting) {
+    return ResourceExhausted(options_.process, ": ", options_.max_waiting, " sequences wait already");
+  }
+  return scheduler_->Add(sequence, std::move(request), kind);
+}
+
+void Worker::OnGenerate(const std::shared_ptr<Session>& session, const proto::Generate& generate) {
+  absl::StatusOr<Request> request = FromProto(generate.request());
+  if (!request.ok()) return StreamTable::Refuse(*session, generate.stream(), request.status());
+  const SequenceId sequence{++next_sequence_};
+  ActiveStream stream{.session = session,
+                      .stream = generate.stream(),
+                      .request_id = request->id,
+                      .prompt_tokens = static_cast<int32_t>(request->prompt.size()),
+                      .received = Clock::now()};
+  if (request->timeout_ms > 0) stream.deadline = stream.received + std::chrono::milliseconds(request->timeout_ms);
+  stream.waterfall.decode_worker = options_.id.value;
+  stream.waterfall.prefill_worker = options_.id.value;
+  streams_.Add(sequence, std::move(stream));
+  checked_when_idle_ = false;
+  if (generate.has_prefill() && generate.prefill().worker() != options_.id.value) {
+    return decode_->Start(sequence, *std::move(request), generate.prefill());
+  }
+  if (const absl::Status status = Admit(sequence, *std::move(request), SequenceKind::kLocal); !status.ok()) {
+    streams_.Report(sequence, {.finish = FinishReason::kError, .status = status});
+  }
+}
+
+void Worker::OnPrefill(const std::shared_ptr<Session>& session, const proto::Prefill& prefill) {
+  const SequenceId sequence{++next_sequence_};
+  checked_when_idle_ = false;
+  if (!prefill_->OnPrefill(session, prefill.epoch(), sequence).ok()) return;
+  absl::StatusOr<Request> request = FromProto(prefill.request());
+  const absl::Status status =
+      request.ok() ? Admit(sequence, *std::move(request), SequenceKind::kPrefillOnly) : request.status();
+  if (!status.ok()) prefill_->OnRefused(sequence, status);
+}
+
+void Worker::CancelSequence(SequenceId sequence, FinishReason finish, const absl::Status& why) {
+  if (!decode_->Cancel(sequence)) (void)scheduler_->Abort(sequence);
+  streams_.Report(sequence, {.finish = finish, .status = why});
+}
+
+void Worker::ExpireDeadlines() {
+  for (const SequenceId sequence : streams_.Expired(Clock::now())) {
+    CancelSequence(sequence, FinishReason::kError, DeadlineExceeded("the request's time is up"));
+  }
+}
+
+// ---- the step loop ----
+
+absl::Status Worker::Run() {
+  while (!stopping_) {
+    inbox_.Run();
+    ExpireDeadlines();
+    prefill_->ExpireHolds(Clock::now());
+    const absl::StatusOr<bool> stepped = Step();
+    if (!stepped.ok()) return stepped.status();
+    decode_->Retry();
+    streams_.Flush();
+    if (!*stepped) WhenIdle();
+    ReportStatus(false);
+    if (!*stepped) inbox_.Wait(kIdleWait);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> Worker::Step() {
+  const StepPlan plan = scheduler_->Schedule();
+  if (plan.batch.items.empty()) return false;
+  NoteScheduled(plan);
+  prefill_->OnPlan(plan);
+  absl::StatusOr<StepOutput> output = engine_.Run(plan.batch, prefill_.get());
+  const absl::Status failure = output.status();
+  steps_ += 1;
+  if (output.ok()) rates_.Add(plan.prefill_tokens, plan.decode_rows, output->duration_us);
+  std::vector<SequenceEvent> events =
+      output.ok() ? scheduler_->Commit(plan, *std::move(output)) : scheduler_->Fail(plan);
+  for (SequenceEvent& event : events) Deliver(std::move(event), failure);
+  if (absl::IsInternal(failure)) {
+    streams_.Flush();
+    return failure;
+  }
+  return true;
+}
+
+void Worker::NoteScheduled(const StepPlan& plan) {
+  const Clock::time_point now = Clock::now();
+  for (const BatchItem& item : plan.batch.items) {
+    ActiveStream* stream = streams_.Find(item.sequence);
+    if (stream == nullptr || stream->first_scheduled) continue;
+    stream->first_scheduled = now;
+    stream->waterfall.queue_us = MicrosecondsBetween(stream->received, now);
+  }
+}
+
+void Worker::Deliver(SequenceEvent event, const absl::Status& failure) {
+  if (event.held || (event.first && event.last && streams_.Find(event.sequence) == nullptr))
+    return prefill_->OnFirstToken(event);
+  ActiveStream* stream = streams_.Find(event.sequence);
+  if (stream == nullptr) {
+    if (event.finish == FinishReason::kError) prefill_->OnStepFailed(event.sequence, failure);
+    return;  // cancelled while it was being computed
+  }
+  if (!stream->first_token && event.finish != FinishReason::kError) {
+    stream->first_token = Clock::now();
+    stream->waterfall.prefill_us = MicrosecondsBetween(*stream->first_scheduled, *stream->first_token);
+    stream->waterfall.cached_tokens = event.cached_tokens;
+  }
+  TokenEvent token{.position = event.position, .finish = event.finish};
+  if (event.finish == FinishReason::kError) {
+    // Another worker may do better: the router decides.
+    token.status = Unavailable(options_.process, ": the step failed: ", Message(failure));
+  } else {
+    token.tokens.push_back(std::move(event.sampled));
+    token.prompt_logprobs = std::move(event.prompt_logprobs);
+  }
+  streams_.Report(event.sequence, std::move(token));
+}
+
+// Blocks must add up when nothing runs.
+void Worker::WhenIdle() {
+  if (checked_when_idle_ || scheduler_->HasWork() || !decode_->idle() || prefill_->size() > 0) return;
+  checked_when_idle_ = true;
+  absl::Status status = scheduler_->CheckIntegrity();
+  if (status.ok()) status = pool_.CheckIntegrity();
+  if (const BlockPoolStats stats = pool_.Stats(); status.ok() && stats.used > 0 && streams_.size() == 0) {
+    // The blocks of a path measurement that is under way are used, too.
+    const SchedulerCounts counts = scheduler_->Counts();
+    if (counts.held + counts.reserved == 0 && decode_->probe_blocks() < stats.used) {
+      status = Internal(stats.used, " blocks are in use and nobody has them");
+    }
+  }
+  if (status.ok()) return;
+  integrity_error_ = std::string(Message(status));
+  LogError("KV blocks do not add up: ", integrity_error_);
+  if (options_.abort_on_leak) std::abort();
+}
+
+proto::WorkerStatus Worker::Status() const {
+  const SchedulerCounts counts = scheduler_->Counts();
+  const BlockPoolStats blocks = pool_.Stats();
+  const DecodeHandoffStats& handoffs = decode_->stats();
+  proto::WorkerStatus status;
+  status.set_waiting(counts.waiting);
+  status.set_running(counts.running);
+  status.set_held(counts.held);
+  status.set_waiting_tokens(static_cast<int32_t>(counts.tokens_waiting));
+  status.set_blocks_total(blocks.total);
+  status.set_blocks_free(blocks.free);
+  status.set_blocks_cached(blocks.cached);
+  status.set_blocks_fenced(blocks.fenced);
+  status.set_preemptions(counts.preemptions);
+  status.set_prefix_queries(blocks.queried_tokens);
+  status.set_prefix_hits(blocks.hit_tokens);
+  status.set_prefill_tokens_per_second(rates_.prefill_tokens_per_second());
+  status.set_decode_step_us(rates_.decode_step_us());
+  for (const proto::Path& path : decode_->paths()) *status.add_paths() = path;
+  status.set_handoffs(handoffs.handoffs);
+  status.set_handoff_bytes(handoffs.bytes);
+  status.set_handoff_seconds(handoffs.seconds);
+  status.set_stale_epochs(handoffs.stale_epochs);
+  status.set_recomputed_handoffs(handoffs.recomputed);
+  status.set_reservations_held(decode_->reservations());
+  status.set_block_size(engine_.info().kv.block_size);
+  status.set_max_model_len(scheduler_->options().max_model_len);
+  status.set_kv_bytes_per_token(engine_.info().kv.token_bytes());
+  status.set_steps(steps_);
+  status.set_integrity_error(integrity_error_);
+  return status;
+}
+
+void Worker::ReportStatus(bool force) {
+  const Clock::time_point now = Clock::now();
+  if (front_ends_.empty() || (!force && now - last_status_at_ < kStatusInterval)) return;
+  proto::Envelope envelope;
+  *envelope.mutable_status() = Status();
+  std::string frame = envelope.SerializeAsString();
+  last_status_at_ = now;
+  if (!force && frame == last_status_) return;
+  for (const std::shared_ptr<Session>& session : front_ends_) session->Send(frame);
+  last_status_ = std::move(frame);
+}
+
+}  // namespace baton

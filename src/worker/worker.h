@@ -1,0 +1,103 @@
+// One worker: an engine with its block pool, scheduler and step loop, the sessions to front ends, and both sides of the
+// hand-off. Its role (prefill, decode, hybrid) is data: any worker can do either side; the router decides.
+//
+// Threading: Run owns the step loop and everything under it; messages reach it through the inbox, except reservations
+// and
+//   cancellations of the hand-off, which take effect in the middle of a step. Stop and OnMembers from any thread.
+// Ownership: network and engine must outlive it.
+// Errors: an engine that fails a step with Internal is poisoned: Run returns that status, and the process should end.
+// Limits: max_waiting sequences wait; more are refused with ResourceExhausted.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/engine.h"
+#include "kv/block_pool.h"
+#include "proto/baton.pb.h"
+#include "rpc/envelope.h"
+#include "scheduler/scheduler.h"
+#include "transfer/transport.h"
+#include "worker/decode_handoff.h"
+#include "worker/inbox.h"
+#include "worker/prefill_handoff.h"
+#include "worker/rates.h"
+#include "worker/stream_table.h"
+
+namespace baton {
+
+struct WorkerOptions {
+  WorkerId id;
+  uint64_t incarnation = 1;
+  std::string process;  // "decode-0"
+  std::string address;  // where it listens
+  SchedulerOptions scheduler;
+  double min_path_gbps = 0;
+  int32_t max_waiting = 4096;  // sequences
+  bool abort_on_leak = false;  // tests: end the process when blocks do not add up
+  std::function<void(const proto::WorkerLost&)> report_lost;
+};
+
+class Worker {
+ public:
+  static absl::StatusOr<std::unique_ptr<Worker>> Create(Network& network, Engine& engine, Transport& transport,
+                                                        WorkerOptions options);
+  ~Worker();
+
+  // Serves until Stop, or until the engine is broken.
+  absl::Status Run();
+  void Stop();
+  void OnMembers(const proto::Members& members);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  Worker(Network& network, Engine& engine, Transport& transport, WorkerOptions options);
+  absl::Status Init(Transport& transport);
+  proto::Hello Self() const;
+
+  SessionEvents Accept(const std::shared_ptr<Session>& session);
+  void OnFrame(const std::shared_ptr<Session>& session, std::string_view frame, UniqueFd fd);
+  void OnMessage(const std::shared_ptr<Session>& session, const proto::Envelope& envelope, UniqueFd fd);
+  void OnClosed(const std::shared_ptr<Session>& session);
+
+  void OnGenerate(const std::shared_ptr<Session>& session, const proto::Generate& generate);
+  void OnPrefill(const std::shared_ptr<Session>& session, const proto::Prefill& prefill);
+  void CancelSequence(SequenceId sequence, FinishReason finish, const absl::Status& why);
+  absl::Status Admit(SequenceId sequence, Request request, SequenceKind kind);
+  void ExpireDeadlines();
+
+  absl::StatusOr<bool> Step();  // false: there was nothing to do
+  void NoteScheduled(const StepPlan& plan);
+  void Deliver(SequenceEvent event, const absl::Status& failure);
+  void WhenIdle();
+  void ReportStatus(bool force);
+  proto::WorkerStatus Status() const;
+
+  Network& network_;
+  Engine& engine_;
+  WorkerOptions options_;
+  BlockPool pool_;
+  std::unique_ptr<Scheduler> scheduler_;
+  StreamTable streams_;
+  Inbox inbox_;
+  std::unique_ptr<Connector> connector_;
+  std::unique_ptr<PrefillHandoff> prefill_;
+  std::unique_ptr<DecodeHandoff> decode_;
+  std::unique_ptr<Listener> listener_;
+  std::vector<std::shared_ptr<Session>> front_ends_;
+  StepRates rates_;
+  uint64_t next_sequence_ = 0;
+  uint64_t steps_ = 0;
+  std::string integrity_error_;
+  bool checked_when_idle_ = false;
+  std::string last_status_;
+  Clock::time_point last_status_at_;
+  std::atomic<bool> stopping_ = false;
+};
+
+}  // namespace baton
