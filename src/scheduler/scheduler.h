@@ -217,10 +217,10 @@ class Scheduler {
   BlockPool& pool_;
   std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
   WaitingQueue waiting_;
-  std::vector<Parked> parked_;        // taken from waiting_, in order
-  std::vector<Sequence*> running_;    // by (priority, arrival): victims of preemption are at the back
-  std::vector<Sequence*> in_flight_;  // of the plan that is not committed yet, [batch.items]
-  std::unordered_map<BlockHash, SequenceId> computing_;  // blocks that running prefills will publish
+  std::vector<Parked> parked_;                          // taken from waiting_, in order
+  std::vector<Sequence*> running_;                      // by (priority, arrival): victims of preemption are at the back
+  std::vector<Sequence*> in_flight_;                    // of the plan that is not committed yet, [batch.items]
+  std::unordered_map<BlockHash, Sequence*> computing_;  // blocks that running prefills will publish
   uint64_t step_ = 0;
   uint64_t next_arrival_ = 0;
   int32_t held_ = 0;

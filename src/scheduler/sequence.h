@@ -45,6 +45,7 @@ struct Sequence {
   int32_t announced_end = 0;
   int32_t cached_tokens = -1;    // prompt tokens that came from the cache at first admission; -1: not yet admitted
   int32_t first_position = 0;    // index among generated tokens of the first one that is sampled here
+  bool in_plan = false;          // part of the step that is not committed yet
   bool aborted = false;          // gone at the end of the step that it is part of
   bool prompt_logprobs = false;  // still to be delivered
   std::vector<SampledToken> collected_logprobs;  // of the prompt, so far
