@@ -1,0 +1,83 @@
+// What came of a step: tokens, published blocks, finished sequences.
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "scheduler/scheduler.h"
+
+namespace baton {
+
+std::vector<SequenceEvent> Scheduler::Commit(const StepPlan& plan, StepOutput output) {
+  if (plan.step != step_ || in_flight_.empty()) return {};
+  if (output.items.size() != in_flight_.size()) return Fail(plan);
+  std::vector<SequenceEvent> events;
+  const std::vector<Sequence*> sequences = std::exchange(in_flight_, {});
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    sequences[i]->in_plan = false;
+    CommitItem(*sequences[i], plan.batch.items[i], output.items[i], events);
+  }
+  return events;
+}
+
+std::vector<SequenceEvent> Scheduler::Fail(const StepPlan& plan) {
+  std::vector<SequenceEvent> events;
+  if (plan.step != step_) return events;
+  for (Sequence* sequence : std::exchange(in_flight_, {})) {
+    if (!sequence->aborted) {
+      SequenceEvent& event = events.emplace_back();
+      event.sequence = sequence->id;
+      event.position = sequence->generated();
+      event.finish = FinishReason::kError;
+      event.last = true;
+    }
+    Erase(*sequence);
+  }
+  return events;
+}
+
+void Scheduler::CommitItem(Sequence& sequence, const BatchItem& item, StepOutput::Item& output,
+                           std::vector<SequenceEvent>& events) {
+  sequence.computed += item.count;
+  NameFullBlocks(sequence);
+  if (sequence.aborted) return Erase(sequence);
+  if (item.prompt_logprobs) std::ranges::move(output.prompt_logprobs, std::back_inserter(sequence.collected_logprobs));
+  if (!item.sample) return;
+
+  SequenceEvent& event = events.emplace_back();
+  event.sequence = sequence.id;
+  event.position = sequence.generated();
+  event.first = event.position == sequence.first_position;
+  event.cached_tokens = std::max(sequence.cached_tokens, 0);
+  if (item.prompt_logprobs) event.prompt_logprobs = std::exchange(sequence.collected_logprobs, {});
+  sequence.prompt_logprobs = false;
+  event.finish = Append(sequence, output.sampled.token);
+  event.sampled = std::move(output.sampled);
+  event.held = event.finish == FinishReason::kNone && sequence.kind == SequenceKind::kPrefillOnly;
+  event.last = event.held || event.finish != FinishReason::kNone;
+  if (event.finish != FinishReason::kNone) {
+    NoteFinished(sequence);
+    Erase(sequence);
+  } else if (event.held) {
+    std::erase(running_, &sequence);
+    sequence.state = SequenceState::kHeld;
+    ++held_;
+  }
+}
+
+// One more generated token; what comes next is a decode step.
+FinishReason Scheduler::Append(Sequence& sequence, TokenId token) {
+  sequence.tokens.push_back(token);
+  sequence.decoding = sequence.computed + 1 == sequence.length();
+  return FinishAfter({options_.eos, options_.max_model_len}, sequence.request.sampling, sequence.prompt_length,
+                     sequence.generated(), token);
+}
+
+void Scheduler::NoteFinished(const Sequence& sequence) {
+  if (sequence.kind == SequenceKind::kPrefillOnly) return;
+  constexpr double kWeight = 1.0 / 16;
+  expected_generated_ = expected_generated_ < 0
+                            ? sequence.generated()
+                            : expected_generated_ + kWeight * (sequence.generated() - expected_generated_);
+}
+
+}  // namespace baton

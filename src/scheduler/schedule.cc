@@ -1,0 +1,185 @@
+// What the next step computes: decode rows, then prefill chunks.
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "scheduler/scheduler.h"
+
+namespace baton {
+
+struct Scheduler::StepState {
+  StepPlan plan;
+  bool preempted = false;
+};
+
+StepPlan Scheduler::Schedule() {
+  StepState state;
+  if (!in_flight_.empty()) return state.plan;  // the step before is not committed yet
+  PlanDecodeRows(state);
+  PlanPrefills(state);
+  if (!state.plan.batch.items.empty()) state.plan.step = ++step_;
+  return std::move(state.plan);
+}
+
+// In order of (priority, arrival), so that whoever is preempted comes later and is not part of the plan yet.
+void Scheduler::PlanDecodeRows(StepState& state) {
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i];
+    if (sequence.decoding && GrowForDecode(sequence, state)) PlanItem(sequence, 1, state);
+  }
+  state.plan.decode_rows = static_cast<int32_t>(state.plan.items.size());
+}
+
+// Makes sure of a block for the next token. False when that preempted the sequence itself.
+bool Scheduler::GrowForDecode(Sequence& sequence, StepState& state) {
+  while (static_cast<int32_t>(sequence.blocks.size()) < pool_.BlocksFor(sequence.computed + 1)) {
+    if (pool_.Available() > 0) {
+      sequence.blocks.push_back(pool_.Allocate(1)->front());
+      continue;
+    }
+    Sequence& victim = *running_.back();
+    state.preempted = true;
+    Preempt(victim);
+    if (&victim == &sequence) return false;
+  }
+  return true;
+}
+
+void Scheduler::Preempt(Sequence& sequence) {
+  std::erase(running_, &sequence);
+  FreeBlocks(sequence);
+  sequence.state = SequenceState::kWaiting;
+  waiting_.Return(&sequence);
+  ++preemptions_;
+}
+
+// Prompt tokens that this step may compute.
+int32_t Scheduler::PrefillBudget(int32_t decode_rows) const {
+  const int32_t room = options_.max_batch_tokens - decode_rows;
+  if (decode_rows == 0) return room;
+  int32_t ride = options_.prefill_budget < 0 ? options_.prefill_chunk_tokens : options_.prefill_budget;
+  if (starved_steps_ >= options_.prefill_patience_steps) ride = std::max(ride, options_.prefill_chunk_tokens);
+  return std::min(room, ride);
+}
+
+void Scheduler::PlanPrefills(StepState& state) {
+  WakeParked();
+  std::vector<Sequence*> prefills;
+  std::ranges::copy_if(running_, std::back_inserter(prefills), [](const Sequence* s) { return !s->decoding; });
+  int32_t budget = PrefillBudget(state.plan.decode_rows);
+  bool starved = budget == 0 && (!prefills.empty() || waiting_.size() > 0);
+  bool first = true;
+  bool admitting = !state.preempted;  // what was just taken away must not come back before others have grown
+  for (size_t next = 0; budget > 0;) {
+    Sequence* running = next < prefills.size() ? prefills[next] : nullptr;
+    Sequence* waiting = admitting ? waiting_.Front() : nullptr;
+    Sequence* chosen = running;
+    if (waiting != nullptr && (running == nullptr || waiting->request.priority < running->request.priority)) {
+      const Admission admission = Admit(*waiting);
+      admitting = admission != Admission::kNoRoom;
+      if (admission != Admission::kAdmitted) continue;
+      chosen = waiting;
+    } else if (running != nullptr) {
+      ++next;
+    } else {
+      break;
+    }
+    const int32_t count = ChunkTokens(*chosen, budget);
+    if (first) starved = count == 0;
+    first = false;
+    if (count == 0) continue;
+    PlanItem(*chosen, count, state);
+    state.plan.prefill_tokens += count;
+    budget -= count;
+  }
+  starved_steps_ = starved ? starved_steps_ + 1 : 0;
+}
+
+// Those whose awaited block is there, or whose computing sequence is gone, are candidates again.
+void Scheduler::WakeParked() {
+  std::erase_if(parked_, [&](const Parked& parked) {
+    if (computing_.contains(parked.waits_for)) return false;
+    waiting_.Return(parked.sequence);
+    return true;
+  });
+}
+
+// Tries to start the front of the waiting queue.
+Scheduler::Admission Scheduler::Admit(Sequence& sequence) {
+  if (static_cast<int32_t>(running_.size()) + reserved_ >= options_.max_sequences) return Admission::kNoRoom;
+  const std::span<const BlockHash> usable = UsableHashes(sequence);
+  const int32_t hits = pool_.CountPrefix(usable, sequence.tokens);
+  if (const BlockHash* hash = FindComputing(sequence, hits)) {
+    waiting_.Pop();
+    parked_.push_back({&sequence, *hash});
+    return Admission::kParked;
+  }
+  std::vector<BlockId> blocks = pool_.MatchPrefix(usable.first(hits), sequence.tokens);
+  if (pool_.Available() < BlocksToAdmit(sequence) - hits) {
+    pool_.Free(blocks);
+    return Admission::kNoRoom;
+  }
+  const std::vector<BlockId> fresh = *pool_.Allocate(pool_.BlocksFor(sequence.length()) - hits);
+  blocks.insert(blocks.end(), fresh.begin(), fresh.end());
+  waiting_.Pop();
+  sequence.blocks = std::move(blocks);
+  sequence.named_blocks = hits;
+  sequence.computed = hits * pool_.block_size();
+  if (sequence.cached_tokens < 0) {
+    sequence.cached_tokens = std::min(sequence.computed, sequence.prompt_length);
+    pool_.RecordLookup(sequence.length(), sequence.computed);
+  }
+  StartRunning(sequence);
+  Announce(sequence);
+  return Admission::kAdmitted;
+}
+
+// The last of a run of blocks, from the first one that the cache lacks, that others are computing; null when there is
+// none. Nobody waits for a sequence of lower priority: that one may not get its turn.
+const BlockHash* Scheduler::FindComputing(const Sequence& sequence, int32_t first_block) const {
+  const BlockHash* last = nullptr;
+  for (const BlockHash& hash : UsableHashes(sequence).subspan(first_block)) {
+    const auto found = computing_.find(hash);
+    if (found == computing_.end() || found->second->request.priority > sequence.request.priority) break;
+    last = &hash;
+  }
+  return last;
+}
+
+void Scheduler::StartRunning(Sequence& sequence) {
+  sequence.state = SequenceState::kRunning;
+  sequence.prefill_end = sequence.length();
+  const auto key = [](const Sequence* s) { return std::tuple(s->request.priority, s->arrival); };
+  running_.insert(std::ranges::upper_bound(running_, key(&sequence), {}, key), &sequence);
+}
+
+int32_t Scheduler::ChunkTokens(const Sequence& sequence, int32_t budget) const {
+  const int32_t remaining = sequence.prefill_end - sequence.computed;
+  const int32_t count = std::min({remaining, budget, options_.prefill_chunk_tokens});
+  if (sequence.kind != SequenceKind::kPrefillOnly || count == remaining) return count;
+  return std::max(0, (sequence.computed + count) / pool_.block_size() * pool_.block_size() - sequence.computed);
+}
+
+void Scheduler::PlanItem(Sequence& sequence, int32_t count, StepState& state) {
+  const int32_t end = sequence.computed + count;
+  const bool last = end == sequence.length();
+  const std::span<const BlockId> table(sequence.blocks);
+  state.plan.batch.items.push_back({.sequence = sequence.id,
+                                    .tokens = sequence.tokens,
+                                    .prompt_length = sequence.prompt_length,
+                                    .start = sequence.computed,
+                                    .count = count,
+                                    .block_table = table.first(pool_.BlocksFor(end)),
+                                    .sample = last,
+                                    .prompt_logprobs = sequence.prompt_logprobs,
+                                    .sampling = &sequence.request.sampling});
+  const bool prefill_done = last && !sequence.decoding;
+  const int32_t complete = prefill_done ? pool_.BlocksFor(end) : end / pool_.block_size();
+  const int32_t begin = std::exchange(sequence.complete_blocks, std::max(complete, sequence.complete_blocks));
+  state.plan.items.push_back(
+      {.kind = sequence.kind, .complete_begin = begin, .complete_end = sequence.complete_blocks});
+  sequence.in_plan = true;
+  in_flight_.push_back(&sequence);
+}
+
+}  // namespace baton

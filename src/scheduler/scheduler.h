@@ -1,0 +1,233 @@
+// Continuous batching with chunked prefill under a token budget: which tokens of which sequences the next step
+// computes.
+//
+//   while (scheduler.HasWork()) {
+//     StepPlan plan = scheduler.Schedule();
+//     if (plan.batch.items.empty()) { wait for something to change; continue; }
+//     auto output = engine.Run(plan.batch, sink);
+//     auto events = output.ok() ? scheduler.Commit(plan, *output) : scheduler.Fail(plan);
+//   }
+//
+// The rules:
+//   * Decode rows first, then prefill chunks: running sequences by (priority, arrival), then waiting ones.
+//   * Waiting sequences: lower priority value first; within it preempted ones by arrival; then round robin over users,
+//     each user's oldest. One that does not fit stops admission, so that nothing overtakes it for ever.
+//   * Admission takes all blocks of the known tokens, so only decoding grows. Growth that finds no block preempts the
+//     youngest running sequence of the lowest priority: its blocks are freed and it recomputes, keeping its tokens.
+//   * A step with decode rows carries at most prefill_budget prompt tokens. When that starves the first prefill for
+//     prefill_patience_steps steps, one step carries a whole chunk.
+//   * One prefill for identical prefixes: a sequence whose next block is being computed by another waits for it, until
+//     it is there or the other is gone.
+//   * A prefix hit never covers the last known token: when the cache has every block of a prompt, the last block is
+//     computed again into a block of its own. Shared blocks are never written. With prompt_logprobs nothing is shared.
+//   * Chunks of a prefill-only sequence end at multiples of the block size, or at the prompt's end.
+//
+// Pure: no I/O, clock, device or threads; the same calls give the same plans.
+//
+// Threading: none of its own: the thread of the step loop makes all calls. Between Schedule and Commit (or Fail) every
+//   call but Schedule is allowed; blocks of an aborted sequence that is part of the plan stay until Commit.
+// Ownership: the pool must outlive the scheduler. Blocks belong to sequences: whoever reads or writes their bytes in
+// the
+//   background, beyond the step, takes a reference of its own (BlockPool::Ref), because preemption and Abort free them.
+// Errors: InvalidArgument and ResourceExhausted with all numbers for requests that can never be served; NotFound for
+//   unknown sequences; FailedPrecondition for calls that the sequence's state does not allow.
+// Limits: max_sequences running or reserved at a time; waiting ones are bounded by the caller.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/status.h"
+#include "core/batch.h"
+#include "core/request.h"
+#include "kv/block_pool.h"
+#include "scheduler/finish.h"
+#include "scheduler/sequence.h"
+#include "scheduler/waiting_queue.h"
+
+namespace baton {
+
+struct SchedulerOptions {
+  int32_t max_batch_tokens = 2048;     // of one step; at least max_sequences + block_size
+  int32_t max_sequences = 64;          // of one step; running and reserved together
+  int32_t prefill_chunk_tokens = 512;  // most prompt tokens of one sequence in one step; at least block_size
+  int32_t prefill_budget = -1;         // prompt tokens beside decode rows; -1: prefill_chunk_tokens; 0: none
+  int32_t prefill_patience_steps = 32;
+  int32_t max_model_len = 2048;  // tokens, prompt included
+  bool prefix_caching = true;
+  uint64_t hash_secret = 0;  // of the deployment
+  std::string fingerprint;   // of the engine
+  std::vector<TokenId> eos;
+};
+
+// What the hand-off needs to know about batch.items[i].
+struct PlannedItem {
+  SequenceKind kind = SequenceKind::kLocal;
+  // Indices into the block table: blocks [complete_begin, complete_end) are final when this step is done, and were not
+  // before. The first item after an admission begins at 0: those below start / block_size came from the prefix cache
+  // and are final already. For a prefill the prompt's last, partial block counts as complete with the last chunk.
+  int32_t complete_begin = 0;
+  int32_t complete_end = 0;
+};
+
+struct StepPlan {
+  uint64_t step = 0;               // number of the step; 0 for an empty plan
+  Batch batch;                     // decode rows first
+  std::vector<PlannedItem> items;  // [batch.items]
+  int32_t decode_rows = 0;
+  int32_t prefill_tokens = 0;
+};
+
+// One sampled token of one sequence.
+struct SequenceEvent {
+  SequenceId sequence;
+  SampledToken sampled;  // unset when finish is kError
+  int32_t position = 0;  // index among the generated tokens
+  FinishReason finish = FinishReason::kNone;
+  bool first = false;                         // the first token that was sampled here
+  bool last = false;                          // no more events: finished (and forgotten), or held
+  bool held = false;                          // prefill-only: its blocks wait for Release
+  int32_t cached_tokens = 0;                  // prompt tokens that came from this worker's prefix cache
+  std::vector<SampledToken> prompt_logprobs;  // [prompt - 1], with the first token, when asked for
+};
+
+// Blocks reserved for a prefill by another worker.
+struct RemoteReservation {
+  std::vector<BlockId> blocks;  // [BlocksFor(tokens + 1)]; of tokens only, when max_tokens leaves nothing to decode
+  int32_t cached_tokens = 0;    // held already: the first cached_tokens / block_size blocks must not be written
+};
+
+// What becomes of reserved blocks when a remote prefill did not end well.
+enum class ReservedBlocks : uint8_t {
+  kFree,   // nobody writes them any more
+  kFence,  // a peer could still write: fenced until BlockPool::Unfence
+};
+
+struct SchedulerCounts {
+  int32_t waiting = 0;         // sequences, parked ones included
+  int32_t parked = 0;          // waiting for another sequence's prefix
+  int32_t running = 0;         // with blocks
+  int32_t decoding = 0;        // of them
+  int32_t held = 0;            // sequences
+  int32_t reserved = 0;        // sequences
+  int64_t tokens_waiting = 0;  // to be computed by prefill, of waiting and running sequences; cache hits not foreseen
+  int64_t preemptions = 0;     // since the start
+};
+
+class Scheduler {
+ public:
+  static absl::StatusOr<std::unique_ptr<Scheduler>> Create(SchedulerOptions options, BlockPool& pool);
+  ~Scheduler();  // frees all blocks but fenced ones
+
+  // Takes a new sequence (kLocal or kPrefillOnly). One with generated tokens is a replay: they are computed with the
+  // prompt, and counting goes on from there. Ids are chosen by the caller and never used again.
+  absl::Status Add(SequenceId id, Request request, SequenceKind kind);
+  // Forgets a sequence in any state, and says nothing more about it. A reserved one frees its blocks: see
+  // AbandonRemote.
+  absl::Status Abort(SequenceId id);
+  // A held sequence's blocks are no longer needed.
+  absl::Status Release(SequenceId id);
+
+  // Takes blocks for a sequence that another worker prefills. ResourceExhausted when there is no room now, or when the
+  // room belongs to a sequence that waits.
+  absl::StatusOr<RemoteReservation> ReserveRemote(SequenceId id, Request request);
+  // All blocks have been written, and `first_tokens` (one or more) sampled: decode from here. Returns kNone, or why the
+  // sequence is finished (and forgotten) already.
+  absl::StatusOr<FinishReason> AddPrefilled(SequenceId id, std::span<const TokenId> first_tokens);
+  // The prefill will not come. Returns the blocks that were fenced.
+  absl::StatusOr<std::vector<BlockId>> AbandonRemote(SequenceId id, ReservedBlocks disposition);
+  // The same, and the sequence is computed here instead, in fresh blocks, ahead of younger ones.
+  absl::StatusOr<std::vector<BlockId>> RecomputeRemote(SequenceId id, ReservedBlocks disposition);
+
+  // The next step. Empty when nothing can run now. Every plan that is not empty must be committed or failed.
+  StepPlan Schedule();
+  // The step's results, in the order of the batch: tokens are appended, full blocks published, finish rules applied.
+  std::vector<SequenceEvent> Commit(const StepPlan& plan, StepOutput output);
+  // The step failed: its sequences end with kError and their blocks are freed, none published.
+  std::vector<SequenceEvent> Fail(const StepPlan& plan);
+
+  // The dial: see SchedulerOptions. Takes effect with the next step.
+  void SetPrefillBudget(int32_t tokens) { options_.prefill_budget = tokens; }
+
+  bool HasWork() const { return !running_.empty() || waiting_.size() + static_cast<int32_t>(parked_.size()) > 0; }
+  SchedulerCounts Counts() const;
+  // Available blocks, less what running, reserved and waiting sequences are still expected to take. A sequence is
+  // expected to generate as much as recent ones did, or up to its limit when none is known. May be negative.
+  int64_t ExpectedFreeBlocks() const;
+  // Null when unknown or aborted.
+  const Sequence* Find(SequenceId id) const;
+  const SchedulerOptions& options() const { return options_; }
+  // Internal when sequences, queues and the pool disagree. O(sequences + blocks).
+  absl::Status CheckIntegrity() const;
+
+ private:
+  enum class Admission { kAdmitted, kParked, kNoRoom };
+  struct StepState;
+
+  Scheduler(SchedulerOptions options, BlockPool& pool);
+
+  // scheduler.cc: sequences come and go.
+  absl::Status Validate(SequenceId id, const Request& request, SequenceKind kind) const;
+  Sequence& Insert(SequenceId id, Request request, SequenceKind kind);
+  absl::StatusOr<Sequence*> FindInState(SequenceId id, SequenceState state, std::string_view call);
+  bool LeavesRoomForWaiting(const Request& request, int32_t blocks_needed) const;
+  std::vector<BlockId> DropReservation(Sequence& sequence, ReservedBlocks disposition);
+  int32_t ExpectedLength(const Sequence& sequence) const;
+  void Erase(Sequence& sequence);
+
+  // sequence_blocks.cc: what a sequence has in the pool.
+  int32_t BlocksToAdmit(const Sequence& sequence) const;
+  std::span<const BlockHash> UsableHashes(const Sequence& sequence) const;
+  void ExtendHashes(Sequence& sequence) const;
+  void NameFullBlocks(Sequence& sequence);
+  void Announce(Sequence& sequence);
+  void Unannounce(Sequence& sequence, int32_t end);
+  void FreeBlocks(Sequence& sequence);
+  absl::Status CheckSequence(const Sequence& sequence) const;
+
+  // schedule.cc: what the next step computes.
+  void PlanDecodeRows(StepState& state);
+  bool GrowForDecode(Sequence& sequence, StepState& state);
+  void Preempt(Sequence& sequence);
+  void PlanPrefills(StepState& state);
+  int32_t PrefillBudget(int32_t decode_rows) const;
+  void WakeParked();
+  Admission Admit(Sequence& sequence);
+  const BlockHash* FindComputing(const Sequence& sequence, int32_t first_block) const;
+  int32_t ChunkTokens(const Sequence& sequence, int32_t budget) const;
+  void PlanItem(Sequence& sequence, int32_t count, StepState& state);
+  void StartRunning(Sequence& sequence);
+
+  // commit.cc: what came of it.
+  FinishReason Append(Sequence& sequence, TokenId token);
+  void CommitItem(Sequence& sequence, const BatchItem& item, StepOutput::Item& output,
+                  std::vector<SequenceEvent>& events);
+  void NoteFinished(const Sequence& sequence);
+
+  struct Parked {
+    Sequence* sequence;
+    BlockHash waits_for;
+  };
+
+  SchedulerOptions options_;
+  BlockPool& pool_;
+  std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
+  WaitingQueue waiting_;
+  std::vector<Parked> parked_;                          // taken from waiting_, in order
+  std::vector<Sequence*> running_;                      // by (priority, arrival): victims of preemption are at the back
+  std::vector<Sequence*> in_flight_;                    // of the plan that is not committed yet, [batch.items]
+  std::unordered_map<BlockHash, Sequence*> computing_;  // blocks that running prefills will publish
+  uint64_t step_ = 0;
+  uint64_t next_arrival_ = 0;
+  int32_t held_ = 0;
+  int32_t reserved_ = 0;
+  int64_t preemptions_ = 0;
+  int32_t starved_steps_ = 0;         // in a row in which the first prefill got no token
+  double expected_generated_ = -1.0;  // moving mean of finished sequences; -1: none yet
+};
+
+}  // namespace baton
