@@ -1,0 +1,81 @@
+// A session over one connected socket, driven by the event loop.
+//
+// A frame that finds the queue empty is written by the thread that sends it, so that it leaves at once and costs no
+// wake-up. From the loop's own thread, and while the socket takes no more, frames gather and leave together.
+//
+// Threading, ownership, errors: as rpc/session.h says. `mutex_` guards what senders touch; the rest is the loop's.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/mutex.h"
+#include "rpc/address.h"
+#include "rpc/event_loop.h"
+#include "rpc/frame_decoder.h"
+#include "rpc/send_queue.h"
+#include "rpc/session.h"
+
+namespace baton {
+
+class SocketSession : public Session, public Watched, public std::enable_shared_from_this<SocketSession> {
+ public:
+  // `local` says of which kind the socket is.
+  SocketSession(std::shared_ptr<EventLoop> loop, UniqueFd fd, const SocketAddress& local, int64_t max_queued_bytes);
+
+  // For a connection whose handshake is done.
+  void StartOpen(SessionEvents events);
+  // For one that was just accepted: `accept` is called after the peer's handshake.
+  void StartHandshake(std::function<SessionEvents(std::shared_ptr<Session>)> accept);
+
+  void Send(std::string frame, UniqueFd fd) override BATON_EXCLUDES(mutex_);
+  void Close() override BATON_EXCLUDES(mutex_);
+  std::string peer() const override { return peer_; }
+  int32_t peer_pid() const override { return peer_pid_; }
+
+  void OnReady(uint32_t epoll_events) override;
+  void OnStop() override;
+
+ private:
+  // No more frames are taken; the loop will close the socket and say why.
+  void FailLocked(absl::Status why) BATON_REQUIRES(mutex_);
+  // Returns true when the caller must post Flush.
+  bool PushLocked(std::string frame, UniqueFd fd) BATON_REQUIRES(mutex_);
+  void PostFlush();
+
+  void Flush() BATON_EXCLUDES(mutex_);
+  void ReadAll(int max_reads) BATON_EXCLUDES(mutex_);
+  enum class Received { kNothing, kShort, kFull };  // kShort: less than there was room for
+  // One read into the decoder; an error at the end of the stream.
+  absl::StatusOr<Received> Receive();
+  absl::Status Deliver();
+  absl::Status Open(std::string_view handshake);
+  bool closing() BATON_EXCLUDES(mutex_);
+  void Finish(absl::Status why) BATON_EXCLUDES(mutex_);
+
+  const std::shared_ptr<EventLoop> loop_;
+  const bool passes_fds_;
+  const int64_t max_queued_bytes_;
+  const int socket_;  // fd_'s number, for reading on the loop's thread
+  std::string peer_;
+  int32_t peer_pid_ = 0;
+
+  FrameDecoder decoder_;
+  SessionEvents events_;
+  std::function<SessionEvents(std::shared_ptr<Session>)> accept_;  // until the handshake
+  uint64_t watch_ = 0;
+  bool waits_for_room_ = false;  // EPOLLOUT is on
+  bool finished_ = false;
+
+  Mutex mutex_;
+  UniqueFd fd_ BATON_GUARDED_BY(mutex_);
+  SendQueue queue_ BATON_GUARDED_BY(mutex_);
+  bool closing_ BATON_GUARDED_BY(mutex_) = false;
+  bool write_failed_ BATON_GUARDED_BY(mutex_) = false;
+  absl::Status why_ BATON_GUARDED_BY(mutex_);        // when closing
+  bool flush_due_ BATON_GUARDED_BY(mutex_) = false;  // the loop will call Flush, or waits for room
+};
+
+}  // namespace baton
