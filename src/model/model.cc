@@ -1,0 +1,82 @@
+#include "model/model.h"
+
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "model/fingerprint.h"
+#include "model/gguf_model.h"
+#include "model/mapped_file.h"
+
+namespace baton {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kExpected =
+    "expected a .gguf file, or a directory with config.json and *.safetensors as on Hugging Face";
+
+absl::StatusOr<ModelParts> ReadGgufFile(const std::string& path) {
+  BATON_ASSIGN_OR_RETURN(MappedFile opened, MappedFile::Open(path));
+  const auto file = std::make_shared<const MappedFile>(std::move(opened));
+  BATON_ASSIGN_OR_RETURN(const GgufFile gguf, GgufFile::Parse(file->bytes()));
+  BATON_ASSIGN_OR_RETURN(ModelParts parts, ReadGgufModel(gguf));
+  parts.memory.push_back(file);
+  return parts;
+}
+
+// The last part of a path: "llama/" and "llama" are "llama", "x.gguf" is "x".
+std::string NameOf(const std::string& path) {
+  std::error_code error;
+  fs::path whole = fs::absolute(path, error).lexically_normal();
+  if (!whole.has_filename()) whole = whole.parent_path();
+  return whole.extension() == ".gguf" ? whole.stem().string() : whole.filename().string();
+}
+
+// Says which file an error is about.
+absl::Status About(const std::string& path, const absl::Status& status) {
+  if (Message(status).starts_with(path)) return status;
+  return absl::Status(status.code(), Cat(path, ": ", Message(status)));
+}
+
+absl::StatusOr<ModelParts> ReadParts(const std::string& path) {
+  std::error_code error;
+  if (!fs::exists(path, error)) return NotFound("there is nothing here: ", kExpected);
+  if (fs::is_regular_file(path, error)) return ReadGgufFile(path);
+  return InvalidArgument("not a model: ", kExpected);
+}
+
+}  // namespace
+
+Model::Model(ModelParts parts, std::string name, std::string fingerprint, int64_t weight_bytes)
+    : parts_(std::move(parts)),
+      name_(std::move(name)),
+      fingerprint_(std::move(fingerprint)),
+      weight_bytes_(weight_bytes) {}
+
+absl::StatusOr<Model> Model::Create(ModelParts parts, std::string name) {
+  BATON_RETURN_IF_ERROR(CheckConfig(parts.config));
+  BATON_RETURN_IF_ERROR(ArrangeWeights(parts.config, parts.tensors));
+  int64_t bytes = 0;
+  for (const auto& [tensor_name, tensor] : parts.tensors) {
+    if (!(parts.config.tie_embeddings && tensor_name == "lm_head.weight")) bytes += tensor.bytes;
+  }
+  std::string fingerprint = FingerprintModel(parts.config, parts.tensors);
+  return Model(std::move(parts), std::move(name), std::move(fingerprint), bytes);
+}
+
+const TensorView* Model::Find(std::string_view name) const {
+  const auto it = parts_.tensors.find(std::string(name));
+  return it == parts_.tensors.end() ? nullptr : &it->second;
+}
+
+absl::StatusOr<Model> LoadModel(const std::string& path, LoadFormat format, uint64_t) {
+  if (format == LoadFormat::kDummy) return Unimplemented("dummy weights");
+  absl::StatusOr<ModelParts> parts = ReadParts(path);
+  if (!parts.ok()) return About(path, parts.status());
+  absl::StatusOr<Model> model = Model::Create(*std::move(parts), NameOf(path));
+  if (!model.ok()) return About(path, model.status());
+  return model;
+}
+
+}  // namespace baton
