@@ -1,0 +1,162 @@
+#include "engine/sim_engine.h"
+
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+#include "core/random.h"
+#include "device/host_memory.h"
+
+namespace baton {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int32_t kLayers = 4;
+constexpr int32_t kLayerGroup = 2;
+constexpr int32_t kKvHeads = 2;
+constexpr int32_t kHeadDim = 2;  // elements of two bytes: four bytes a token in each plane
+
+class SimEngine : public Engine {
+ public:
+  SimEngine(const SimOptions& options, HostMemory memory) : options_(options), memory_(std::move(memory)) {
+    info_ = {
+        .backend = "sim",
+        .device = "simulated",
+        .fingerprint = Cat("sim/", options.vocabulary, "/", options.block_size),
+        .kv = {.num_kv_heads = kKvHeads, .num_layers = kLayers, .block_size = options.block_size, .head_dim = kHeadDim},
+        .num_blocks = options.num_blocks,
+        .vocabulary = options.vocabulary,
+        .max_model_len = options.max_model_len,
+        .max_batch_tokens = options.max_batch_tokens,
+        .max_sequences = options.max_sequences,
+        .layer_group = kLayerGroup};
+  }
+
+  const EngineInfo& info() const override { return info_; }
+
+  KvMemory kv_memory() override {
+    return {.base = memory_.data(), .bytes = memory_.bytes(), .shareable_fd = memory_.fd()};
+  }
+
+  absl::StatusOr<StepOutput> Run(const Batch& batch, LayerGroupSink* sink) override {
+    const Clock::time_point start = Clock::now();
+    const double duration_us = Duration(batch);
+    for (int32_t layer = 0; layer < kLayers; layer += kLayerGroup) {
+      for (const BatchItem& item : batch.items) {
+        BATON_RETURN_IF_ERROR(Check(item));
+        Append(item, layer, layer + kLayerGroup);
+      }
+      SleepUntil(start, duration_us * (layer + kLayerGroup) / kLayers);
+      if (sink != nullptr) sink->OnLayersDone(batch, layer, layer + kLayerGroup, nullptr);
+    }
+    StepOutput output;
+    for (const BatchItem& item : batch.items) output.items.push_back(Sample(item));
+    output.duration_us = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start).count();
+    return output;
+  }
+
+  absl::Status CopyBlock(BlockId from, BlockId to) override {
+    const int64_t bytes = info_.kv.block_bytes();
+    std::memcpy(memory_.data() + to * bytes, memory_.data() + from * bytes, bytes);
+    return absl::OkStatus();
+  }
+
+ private:
+  static void SleepUntil(Clock::time_point start, double after_us) {
+    if (after_us >= 1) std::this_thread::sleep_until(start + std::chrono::microseconds(static_cast<int64_t>(after_us)));
+  }
+
+  double Duration(const Batch& batch) const {
+    const SimProfile& profile = options_.profile;
+    double total = profile.step_us;
+    for (const BatchItem& item : batch.items) {
+      total += item.count > 1 ? profile.prefill_us_per_token * item.count
+                              : profile.decode_us_per_sequence + profile.decode_us_per_context_token * item.start;
+    }
+    return total;
+  }
+
+  absl::Status Check(const BatchItem& item) const {
+    const int32_t end = item.start + item.count;
+    if (item.start < 0 || item.count < 1 || end > static_cast<int32_t>(item.tokens.size())) {
+      return Internal("sequence ", item.sequence.value, ": tokens [", item.start, ", ", end, ") of ",
+                      item.tokens.size());
+    }
+    if (static_cast<int32_t>(item.block_table.size()) < info_.kv.BlocksFor(end)) {
+      return Internal("sequence ", item.sequence.value, ": a block table of ", item.block_table.size(), " for ", end,
+                      " tokens");
+    }
+    for (const BlockId block : item.block_table) {
+      if (block < 0 || block >= info_.num_blocks) return Internal("block ", block, " of ", info_.num_blocks);
+    }
+    return absl::OkStatus();
+  }
+
+  uint8_t* Row(const BatchItem& item, int32_t position, int32_t head, int32_t layer, int32_t v) {
+    const KvLayout& kv = info_.kv;
+    return memory_.data() + item.block_table[position / kv.block_size] * kv.block_bytes() +
+           kv.PlaneOffset(head, layer, v) + position % kv.block_size * kv.row_bytes();
+  }
+
+  template <typename Visit>
+  void ForEachRow(const BatchItem& item, int32_t position, int32_t layer_begin, int32_t layer_end, Visit visit) {
+    for (int32_t head = 0; head < kKvHeads; ++head) {
+      for (int32_t layer = layer_begin; layer < layer_end; ++layer) {
+        for (int32_t v = 0; v < 2; ++v) {
+          visit(Row(item, position, head, layer, v), static_cast<uint64_t>((head * kLayers + layer) * 2 + v));
+        }
+      }
+    }
+  }
+
+  void Append(const BatchItem& item, int32_t layer_begin, int32_t layer_end) {
+    for (int32_t position = item.start; position < item.start + item.count; ++position) {
+      ForEachRow(item, position, layer_begin, layer_end, [&](uint8_t* row, uint64_t plane) {
+        const uint32_t bits =
+            static_cast<uint32_t>(KeyedBits(static_cast<uint64_t>(item.tokens[position]), plane, position));
+        std::memcpy(row, &bits, sizeof(bits));
+      });
+    }
+  }
+
+  StepOutput::Item Sample(const BatchItem& item) {
+    StepOutput::Item out;
+    if (item.prompt_logprobs) {
+      const int32_t end = std::min(item.start + item.count, item.prompt_length - 1);
+      for (int32_t i = item.start; i < end; ++i)
+        out.prompt_logprobs.push_back({.token = item.tokens[i + 1], .logprob = -1});
+    }
+    if (!item.sample) return out;
+    const int32_t length = item.start + item.count;
+    uint64_t hash = 0;
+    for (int32_t position = 0; position < length; ++position) {
+      ForEachRow(item, position, 0, kLayers, [&](const uint8_t* row, uint64_t) {
+        uint32_t bits;
+        std::memcpy(&bits, row, sizeof(bits));
+        hash = (hash ^ bits) * 0x9e3779b97f4a7c15ull;
+        hash ^= hash >> 29;
+      });
+    }
+    const SamplingParams& sampling = *item.sampling;
+    if (sampling.temperature > 0) hash ^= KeyedBits(sampling.seed, sampling.choice, length);
+    out.sampled.token = static_cast<TokenId>(MixBits(hash) % static_cast<uint64_t>(info_.vocabulary));
+    out.sampled.logprob = -1;
+    return out;
+  }
+
+  const SimOptions options_;
+  EngineInfo info_;
+  HostMemory memory_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> CreateSimEngine(const SimOptions& options) {
+  const KvLayout kv{
+      .num_kv_heads = kKvHeads, .num_layers = kLayers, .block_size = options.block_size, .head_dim = kHeadDim};
+  BATON_ASSIGN_OR_RETURN(HostMemory memory, HostMemory::Create("baton-sim-kv", options.num_blocks * kv.block_bytes()));
+  return std::make_unique<SimEngine>(options, std::move(memory));
+}
+
+}  // namespace baton
