@@ -342,7 +342,7 @@ TEST_P(PoolPropertyTest, BehavesLikeTheModel) {
     } else if (Random(20) == 0) {
       Clear();
     }
-    if (Random(20) == 0) FollowEvents();
+    if (Random(100) == 0) FollowEvents();
     if (step % 16 == 0) CheckAll();
     if (HasFatalFailure()) FAIL() << "at step " << step << ", seed " << GetParam();
   }

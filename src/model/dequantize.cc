@@ -1,9 +1,8 @@
 #include "model/dequantize.h"
 
-#include <bit>
-#include <cmath>
 #include <cstring>
-#include <limits>
+
+#include "model/float_formats.h"
 
 namespace baton {
 namespace {
@@ -137,35 +136,6 @@ void EachBlock(const uint8_t* data, int64_t elements, float* out, Block block) {
 }
 
 }  // namespace
-
-float HalfToFloat(uint16_t bits) {
-  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
-  const uint32_t exponent = bits >> 10 & 31;
-  const uint32_t fraction = bits & 1023;
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000 | fraction << 13);
-  if (exponent == 0) {  // subnormal: exact in float
-    const float value = static_cast<float>(fraction) * 0x1.0p-24f;
-    return sign != 0 ? -value : value;
-  }
-  return std::bit_cast<float>(sign | (exponent + 112) << 23 | fraction << 13);
-}
-
-float Bfloat16ToFloat(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
-
-float Fp8E4M3ToFloat(uint8_t bits) {
-  const int exponent = bits >> 3 & 15;
-  const int fraction = bits & 7;
-  if (exponent == 15 && fraction == 7) return std::numeric_limits<float>::quiet_NaN();
-  const float value = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -9)
-                                    : std::ldexp(static_cast<float>(8 + fraction), exponent - 10);
-  return (bits & 0x80) != 0 ? -value : value;
-}
-
-uint16_t FloatToBfloat16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  if (std::isnan(value)) return static_cast<uint16_t>(bits >> 16 | 0x40);  // stays a NaN
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
 
 void Dequantize(DType dtype, const uint8_t* data, int64_t elements, float* out) {
   switch (dtype) {

@@ -11,9 +11,4 @@ namespace baton {
 // its own. `data` needs no alignment. Block types as ggml defines them (ggml-common.h, ggml-quants.c).
 void Dequantize(DType dtype, const uint8_t* data, int64_t elements, float* out);
 
-float HalfToFloat(uint16_t bits);  // IEEE binary16
-float Bfloat16ToFloat(uint16_t bits);
-float Fp8E4M3ToFloat(uint8_t bits);     // OCP E4M3: no infinities, largest 448, 0x7f is NaN
-uint16_t FloatToBfloat16(float value);  // to nearest, ties to even
-
 }  // namespace baton

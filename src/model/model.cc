@@ -4,9 +4,12 @@
 #include <system_error>
 #include <utility>
 
+#include "model/dummy.h"
 #include "model/fingerprint.h"
 #include "model/gguf_model.h"
+#include "model/hf_model.h"
 #include "model/mapped_file.h"
+#include "model/shape_preset.h"
 
 namespace baton {
 namespace {
@@ -16,10 +19,20 @@ namespace fs = std::filesystem;
 constexpr std::string_view kExpected =
     "expected a .gguf file, or a directory with config.json and *.safetensors as on Hugging Face";
 
-absl::StatusOr<ModelParts> ReadGgufFile(const std::string& path) {
+bool IsDirectory(const std::string& path) {
+  std::error_code error;
+  return fs::is_directory(path, error);
+}
+
+bool Exists(const std::string& path) {
+  std::error_code error;
+  return fs::exists(path, error);
+}
+
+absl::StatusOr<ModelParts> ReadGgufFile(const std::string& path, GgufFile::Contents contents) {
   BATON_ASSIGN_OR_RETURN(MappedFile opened, MappedFile::Open(path));
   const auto file = std::make_shared<const MappedFile>(std::move(opened));
-  BATON_ASSIGN_OR_RETURN(const GgufFile gguf, GgufFile::Parse(file->bytes()));
+  BATON_ASSIGN_OR_RETURN(const GgufFile gguf, GgufFile::Parse(file->bytes(), contents));
   BATON_ASSIGN_OR_RETURN(ModelParts parts, ReadGgufModel(gguf));
   parts.memory.push_back(file);
   return parts;
@@ -39,11 +52,28 @@ absl::Status About(const std::string& path, const absl::Status& status) {
   return absl::Status(status.code(), Cat(path, ": ", Message(status)));
 }
 
-absl::StatusOr<ModelParts> ReadParts(const std::string& path) {
-  std::error_code error;
-  if (!fs::exists(path, error)) return NotFound("there is nothing here: ", kExpected);
-  if (fs::is_regular_file(path, error)) return ReadGgufFile(path);
-  return InvalidArgument("not a model: ", kExpected);
+absl::StatusOr<ModelParts> ReadWeights(const std::string& path) {
+  if (IsDirectory(path)) return ReadHfModel(path);
+  if (Exists(path)) return ReadGgufFile(path, GgufFile::Contents::kWhole);
+  const bool preset = ShapePreset(path).ok();
+  return NotFound("there is nothing here: ", kExpected, preset ? "; this shape's name needs --load-format dummy" : "");
+}
+
+absl::StatusOr<ModelParts> ReadShapes(const std::string& path) {
+  if (IsDirectory(path)) return ReadHfConfiguration(path);
+  if (Exists(path)) return ReadGgufFile(path, GgufFile::Contents::kHeaderOnly);
+  absl::StatusOr<ModelConfig> preset = ShapePreset(path);
+  if (!preset.ok()) return NotFound("there is nothing here: ", kExpected, ", or a shape: ", Message(preset.status()));
+  ModelParts parts;
+  parts.config = *std::move(preset);
+  return parts;
+}
+
+absl::StatusOr<ModelParts> ReadParts(const std::string& path, LoadFormat format, uint64_t seed) {
+  if (format == LoadFormat::kAuto) return ReadWeights(path);
+  BATON_ASSIGN_OR_RETURN(ModelParts parts, ReadShapes(path));
+  BATON_RETURN_IF_ERROR(MakeDummyWeights(seed, parts));
+  return parts;
 }
 
 }  // namespace
@@ -70,9 +100,8 @@ const TensorView* Model::Find(std::string_view name) const {
   return it == parts_.tensors.end() ? nullptr : &it->second;
 }
 
-absl::StatusOr<Model> LoadModel(const std::string& path, LoadFormat format, uint64_t) {
-  if (format == LoadFormat::kDummy) return Unimplemented("dummy weights");
-  absl::StatusOr<ModelParts> parts = ReadParts(path);
+absl::StatusOr<Model> LoadModel(const std::string& path, LoadFormat format, uint64_t seed) {
+  absl::StatusOr<ModelParts> parts = ReadParts(path, format, seed);
   if (!parts.ok()) return About(path, parts.status());
   absl::StatusOr<Model> model = Model::Create(*std::move(parts), NameOf(path));
   if (!model.ok()) return About(path, model.status());

@@ -68,7 +68,7 @@ class Model {
 // kDummy: the shapes of the model with made-up weights (see dummy.h); no weight file is read.
 enum class LoadFormat : uint8_t { kAuto, kDummy };
 
-// `path`: a .gguf file or a Hugging Face directory; for kDummy also the name of a shape (see dummy.h).
+// `path`: a .gguf file or a Hugging Face directory; for kDummy also the name of a shape (see shape_preset.h).
 // `seed` varies dummy weights.
 absl::StatusOr<Model> LoadModel(const std::string& path, LoadFormat format = LoadFormat::kAuto, uint64_t seed = 0);
 

@@ -24,16 +24,12 @@ absl::StatusOr<std::shared_ptr<EventLoop>> EventLoop::Start() {
   epoll_event event = {.events = EPOLLIN, .data = {.u64 = 0}};
   if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, wake.get(), &event) != 0) return Errno("epoll_ctl", "eventfd");
   std::shared_ptr<EventLoop> loop(new EventLoop(std::move(epoll), std::move(wake)));
-  // The loop's first step needs thread_id_ (InLoop), so it waits for that.
-  std::atomic<bool> ready = false;
-  loop->thread_ = std::thread([raw = loop.get(), &ready] {
-    ready.wait(false);
-    raw->Run();
-  });
+  {
+    MutexLock lock(loop->mutex_);  // which the loop takes before it calls anybody: then it knows its own id
+    loop->thread_ = std::thread([raw = loop.get()] { raw->Run(); });
+    loop->thread_id_ = loop->thread_.get_id();
+  }
   pthread_setname_np(loop->thread_.native_handle(), "network");
-  loop->thread_id_ = loop->thread_.get_id();
-  ready = true;
-  ready.notify_one();
   return loop;
 }
 
