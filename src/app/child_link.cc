@@ -34,11 +34,13 @@ absl::StatusOr<std::unique_ptr<ChildLink>> ChildLink::Create(Network& network, c
                                    [events = std::move(events)](std::string_view frame, UniqueFd) {
                                      proto::Envelope envelope;
                                      if (!ParseEnvelope(frame, envelope).ok()) return;
-                                     if (envelope.has_members() && events.on_members) events.on_members(envelope.members());
+                                     if (envelope.has_members() && events.on_members)
+                                       events.on_members(envelope.members());
                                      if (envelope.has_drain() && events.on_drain) events.on_drain();
                                    },
                                .on_closed = [](absl::Status) {}};  // the lifeline says the same
-  BATON_ASSIGN_OR_RETURN(link->session_, network.Connect(flags.supervisor, std::move(session_events), kConnectTimeoutMs));
+  BATON_ASSIGN_OR_RETURN(link->session_,
+                         network.Connect(flags.supervisor, std::move(session_events), kConnectTimeoutMs));
   proto::Envelope hello;
   hello.mutable_hello()->set_worker(worker);
   hello.mutable_hello()->set_incarnation(flags.incarnation);

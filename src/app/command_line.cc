@@ -12,13 +12,13 @@ namespace {
 
 std::string ParsePool(const std::string& text, PoolFlag& pool) {
   int workers = 0, size = 0, used = 0;
-  if (std::sscanf(text.c_str(), "%dx%d%n", &workers, &size, &used) != 2 || used != static_cast<int>(text.size()) || workers < 1 ||
-      workers > 1024 || size < 1) {
+  if (std::sscanf(text.c_str(), "%dx%d%n", &workers, &size, &used) != 2 || used != static_cast<int>(text.size()) ||
+      workers < 1 || workers > 1024 || size < 1) {
     return Cat("expected WORKERSxSIZE, for example 2x1, found '", text, "'");
   }
   if (size > 1) {
-    return Cat("tensor-parallel size ", size, " is not supported yet: this version runs workers of size 1 only, for example ",
-               workers, "x1");
+    return Cat("tensor-parallel size ", size,
+               " is not supported yet: this version runs workers of size 1 only, for example ", workers, "x1");
   }
   pool = {.workers = workers, .tensor_parallel = size};
   return "";
@@ -40,18 +40,31 @@ void AddCommon(CLI::App& app, CommonFlags& flags) {
 }
 
 void AddEngine(CLI::App& app, EngineFlags& flags) {
-  app.add_option("model", flags.model, "GGUF file, Hugging Face directory, or a shape (with --load-format dummy)")->type_name("MODEL");
-  app.add_option("--load-format", flags.load_format, "dummy: random weights of the right shapes")->check(CLI::IsMember({"auto", "dummy"}));
-  app.add_option("--sim", flags.sim, "simulated engine, no model: instant, or key=value,… of step_us, prefill_us, decode_us")->type_name("PROFILE");
-  app.add_option("--cpu-isa", flags.cpu_isa, "force a code path: avx2 or plain")->check(CLI::IsMember({"avx2", "plain"}));
-  app.add_option("--kv-cache-dtype", flags.kv_cache_dtype, "stored type of K and V")->check(CLI::IsMember({"auto", "f16", "f32"}));
-  app.add_option("--threads", flags.threads, "compute threads of each worker [cores / workers]")->check(CLI::Range(1, 1024));
-  app.add_option("--block-size", flags.block_size, "tokens of a KV block [32 on CPUs, 128 on GPUs]")->check(CLI::Range(1, 4096));
+  app.add_option("model", flags.model, "GGUF file, Hugging Face directory, or a shape (with --load-format dummy)")
+      ->type_name("MODEL");
+  app.add_option("--load-format", flags.load_format, "dummy: random weights of the right shapes")
+      ->check(CLI::IsMember({"auto", "dummy"}));
+  app.add_option("--sim", flags.sim,
+                 "simulated engine, no model: instant, or key=value,… of step_us, prefill_us, decode_us")
+      ->type_name("PROFILE");
+  app.add_option("--cpu-isa", flags.cpu_isa, "force a code path: avx2 or plain")
+      ->check(CLI::IsMember({"avx2", "plain"}));
+  app.add_option("--kv-cache-dtype", flags.kv_cache_dtype, "stored type of K and V")
+      ->check(CLI::IsMember({"auto", "f16", "f32"}));
+  app.add_option("--threads", flags.threads, "compute threads of each worker [cores / workers]")
+      ->check(CLI::Range(1, 1024));
+  app.add_option("--block-size", flags.block_size, "tokens of a KV block [32 on CPUs, 128 on GPUs]")
+      ->check(CLI::Range(1, 4096));
   app.add_option("--max-num-seqs", flags.max_num_seqs, "sequences of one step [64]")->check(CLI::Range(1, 4096));
-  app.add_option("--max-num-batched-tokens", flags.max_num_batched_tokens, "tokens of one step [a fifth of a second's work]")->check(CLI::Range(1, 1 << 20));
-  app.add_option("--prefill-budget", flags.prefill_budget, "prompt tokens that may ride on a decode step")->check(CLI::Range(0, 1 << 20));
-  app.add_option("--kv-cache-gib", flags.kv_cache_gib, "KV memory of each worker [from what is free]")->check(CLI::Range(0.001, 1e6));
-  app.add_option("--max-model-len", flags.max_model_len, "tokens of prompt and answer [the model's]")->check(CLI::Range(1, 1 << 24));
+  app.add_option("--max-num-batched-tokens", flags.max_num_batched_tokens,
+                 "tokens of one step [a fifth of a second's work]")
+      ->check(CLI::Range(1, 1 << 20));
+  app.add_option("--prefill-budget", flags.prefill_budget, "prompt tokens that may ride on a decode step")
+      ->check(CLI::Range(0, 1 << 20));
+  app.add_option("--kv-cache-gib", flags.kv_cache_gib, "KV memory of each worker [from what is free]")
+      ->check(CLI::Range(0.001, 1e6));
+  app.add_option("--max-model-len", flags.max_model_len, "tokens of prompt and answer [the model's]")
+      ->check(CLI::Range(1, 1 << 24));
   app.add_flag("--no-prefix-caching", flags.no_prefix_caching, "compute every prompt from its start");
   app.add_option("--seed", flags.seed, "of dummy weights");
 }
@@ -61,18 +74,32 @@ void AddFrontend(CLI::App& app, FrontendFlags& flags) {
   app.add_option("--port", flags.port, "port; 0: any free one")->check(CLI::Range(0, 65535))->capture_default_str();
   app.add_option("--served-model-name", flags.served_model_name, "name in the API [the file's]");
   app.add_option("--api-key", flags.api_keys, "accepted keys; none: any");
-  app.add_option("--chat-template", flags.chat_template, "Jinja file instead of the model's own")->check(CLI::ExistingFile);
-  app.add_option("--reasoning-parser", flags.reasoning_parser, "think: <think>…</think> becomes reasoning_content")->check(CLI::IsMember({"think", "deepseek_r1"}));
-  app.add_option("--max-requests", flags.max_in_flight, "requests in flight, more get 429")->check(CLI::Range(1, 1 << 20))->capture_default_str();
-  app.add_option("--max-queued-tokens", flags.max_queued_tokens, "prompt tokens in flight, more get 429")->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
-  app.add_option("--request-timeout-ms", flags.request_timeout_ms, "of requests that name none")->check(CLI::Range(int64_t{1}, int64_t{1} << 40))->capture_default_str();
-  app.add_option("--drain-timeout-ms", flags.drain_timeout_ms, "for requests in flight when stopping")->check(CLI::Range(int64_t{0}, int64_t{1} << 40))->capture_default_str();
-  app.add_option("--max-local-prefill", flags.max_local_prefill, "prompts up to so many tokens are prefilled where they decode [one block]")->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+  app.add_option("--chat-template", flags.chat_template, "Jinja file instead of the model's own")
+      ->check(CLI::ExistingFile);
+  app.add_option("--reasoning-parser", flags.reasoning_parser, "think: <think>…</think> becomes reasoning_content")
+      ->check(CLI::IsMember({"think", "deepseek_r1"}));
+  app.add_option("--max-requests", flags.max_in_flight, "requests in flight, more get 429")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--max-queued-tokens", flags.max_queued_tokens, "prompt tokens in flight, more get 429")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  app.add_option("--request-timeout-ms", flags.request_timeout_ms, "of requests that name none")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
+      ->capture_default_str();
+  app.add_option("--drain-timeout-ms", flags.drain_timeout_ms, "for requests in flight when stopping")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40))
+      ->capture_default_str();
+  app.add_option("--max-local-prefill", flags.max_local_prefill,
+                 "prompts up to so many tokens are prefilled where they decode [one block]")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
 }
 
 void AddPath(CLI::App& app, double& min_path_gbps, double& throttle, bool& abort_on_leak) {
-  app.add_option("--min-path-gbps", min_path_gbps, "refuse hand-off paths that measure slower")->check(CLI::Range(0.0, 1e6));
-  app.add_option("--transfer-throttle-gbps", throttle, "tests: move KV blocks no faster than this")->check(CLI::Range(1e-6, 1e6))->group("");
+  app.add_option("--min-path-gbps", min_path_gbps, "refuse hand-off paths that measure slower")
+      ->check(CLI::Range(0.0, 1e6));
+  app.add_option("--transfer-throttle-gbps", throttle, "tests: move KV blocks no faster than this")
+      ->check(CLI::Range(1e-6, 1e6))
+      ->group("");
   app.add_flag("--abort-on-leak", abort_on_leak, "tests: end a worker whose blocks do not add up")->group("");
 }
 
@@ -102,7 +129,8 @@ CLI::App* AddWorker(CLI::App& app, WorkerFlags& flags) {
   AddEngine(*worker, flags.engine);
   AddChild(*worker, flags.child);
   worker->add_option("--id", flags.id, "place in the deployment");
-  worker->add_option("--role", flags.role, "prefill, decode or hybrid")->check(CLI::IsMember({"prefill", "decode", "hybrid"}));
+  worker->add_option("--role", flags.role, "prefill, decode or hybrid")
+      ->check(CLI::IsMember({"prefill", "decode", "hybrid"}));
   worker->add_option("--listen", flags.listen, "address of its sessions: unix:/path")->required();
   AddPath(*worker, flags.min_path_gbps, flags.transfer_throttle_gbps, flags.abort_on_leak);
   AddCommon(*worker, flags.common);
@@ -125,13 +153,18 @@ CLI::App* AddBenchServe(CLI::App& app, BenchServeFlags& flags) {
   CLI::App* serve = bench->add_subcommand("serve", "load a server and report TTFT, ITL and throughput");
   serve->add_option("url", flags.url, "http://host:port")->required()->type_name("URL");
   serve->add_option("--model", flags.model, "as served [the first one]");
-  serve->add_option("--concurrency", flags.concurrency, "closed loop: requests at a time")->check(CLI::Range(1, 65536))->capture_default_str();
-  serve->add_option("--request-rate", flags.request_rate, "open loop: requests a second, Poisson")->check(CLI::Range(1e-6, 1e6));
+  serve->add_option("--concurrency", flags.concurrency, "closed loop: requests at a time")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  serve->add_option("--request-rate", flags.request_rate, "open loop: requests a second, Poisson")
+      ->check(CLI::Range(1e-6, 1e6));
   serve->add_option("--input-tokens", flags.input_tokens)->check(CLI::Range(1, 1 << 24))->capture_default_str();
   serve->add_option("--output-tokens", flags.output_tokens)->check(CLI::Range(1, 1 << 24))->capture_default_str();
-  serve->add_option("--requests", flags.requests, "measured requests [10 × concurrency]")->check(CLI::Range(1, 1 << 24));
+  serve->add_option("--requests", flags.requests, "measured requests [10 × concurrency]")
+      ->check(CLI::Range(1, 1 << 24));
   serve->add_option("--warmup", flags.warmup, "requests before [2 × concurrency]")->check(CLI::Range(0, 1 << 24));
-  serve->add_option("--shared-prefix-tokens", flags.shared_prefix_tokens, "tokens that all prompts share")->check(CLI::Range(0, 1 << 24));
+  serve->add_option("--shared-prefix-tokens", flags.shared_prefix_tokens, "tokens that all prompts share")
+      ->check(CLI::Range(0, 1 << 24));
   serve->add_option("--seed", flags.seed)->capture_default_str();
   serve->add_option("--ttft-target-ms", flags.ttft_target_ms, "goodput: time to first token")->capture_default_str();
   serve->add_option("--itl-target-ms", flags.itl_target_ms, "goodput: mean time between tokens")->capture_default_str();
@@ -176,7 +209,8 @@ std::variant<Command, int> ParseCommandLine(int argc, char** argv) {
     if (serve_flags.engine.model.empty() && serve_flags.engine.sim.empty()) {
       return Complain("baton serve: expected MODEL, a GGUF file or a Hugging Face directory (or --sim PROFILE)");
     }
-    if (serve_flags.decode.workers + serve_flags.hybrid.workers + serve_flags.prefill.workers == 0) serve_flags.hybrid.workers = 1;
+    if (serve_flags.decode.workers + serve_flags.hybrid.workers + serve_flags.prefill.workers == 0)
+      serve_flags.hybrid.workers = 1;
     if (serve_flags.decode.workers + serve_flags.hybrid.workers == 0) {
       return Complain("baton serve: prefill workers alone answer nobody; add --decode 1x1 or --hybrid 1x1");
     }

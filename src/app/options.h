@@ -12,20 +12,20 @@ namespace baton {
 
 // What every process that runs or describes the model needs. Zero: chosen from the model and the machine.
 struct EngineFlags {
-  std::string model;                  // file, directory, or with load_format dummy also a shape's name
-  std::string load_format = "auto";   // "auto" or "dummy"
-  std::string sim;                    // simulated engine: a profile, see ParseSimProfile
-  std::string cpu_isa;                // "", "avx2", "plain"
+  std::string model;                    // file, directory, or with load_format dummy also a shape's name
+  std::string load_format = "auto";     // "auto" or "dummy"
+  std::string sim;                      // simulated engine: a profile, see ParseSimProfile
+  std::string cpu_isa;                  // "", "avx2", "plain"
   std::string kv_cache_dtype = "auto";  // "auto", "f16", "f32"
   int32_t threads = 0;
-  int32_t block_size = 0;             // tokens
+  int32_t block_size = 0;  // tokens
   int32_t max_num_seqs = 0;
   int32_t max_num_batched_tokens = 0;
-  int32_t prefill_budget = -1;        // prompt tokens beside decode rows
+  int32_t prefill_budget = -1;  // prompt tokens beside decode rows
   double kv_cache_gib = 0;
-  int32_t max_model_len = 0;          // tokens
+  int32_t max_model_len = 0;  // tokens
   bool no_prefix_caching = false;
-  uint64_t seed = 0;                  // of dummy weights
+  uint64_t seed = 0;  // of dummy weights
 };
 
 struct CommonFlags {
@@ -35,19 +35,19 @@ struct CommonFlags {
 
 struct FrontendFlags {
   std::string host = "127.0.0.1";
-  int32_t port = 8000;                // 0: any free one
+  int32_t port = 8000;  // 0: any free one
   std::string served_model_name;
   std::vector<std::string> api_keys;
-  std::string chat_template;          // a file that replaces the model's own
-  int32_t max_in_flight = 1024;       // requests
-  int64_t max_queued_tokens = 0;      // prompt tokens of requests in flight; 0: no limit of its own
+  std::string chat_template;      // a file that replaces the model's own
+  int32_t max_in_flight = 1024;   // requests
+  int64_t max_queued_tokens = 0;  // prompt tokens of requests in flight; 0: no limit of its own
   int64_t request_timeout_ms = 600000;
   int64_t drain_timeout_ms = 30000;
-  int64_t max_local_prefill = -1;     // tokens that a decode worker prefills itself; -1: one block
+  int64_t max_local_prefill = -1;  // tokens that a decode worker prefills itself; -1: one block
   std::string reasoning_parser;
 };
 
-struct PoolFlag {                     // "2x1": two workers of tensor-parallel size one
+struct PoolFlag {  // "2x1": two workers of tensor-parallel size one
   int32_t workers = 0;
   int32_t tensor_parallel = 1;
 };
@@ -64,7 +64,7 @@ struct ServeFlags {
 
 // Of the processes that the supervisor starts.
 struct ChildFlags {
-  std::string supervisor;             // address
+  std::string supervisor;  // address
   int32_t lifeline_fd = -1;
   uint64_t incarnation = 1;
   std::string process;
@@ -76,7 +76,7 @@ struct WorkerFlags {
   ChildFlags child;
   uint64_t id = 1;
   std::string role = "hybrid";
-  std::string listen;                 // address
+  std::string listen;  // address
   double min_path_gbps = 0;
   double transfer_throttle_gbps = 0;
   bool abort_on_leak = false;
@@ -84,7 +84,7 @@ struct WorkerFlags {
 
 struct FrontendProcessFlags {
   CommonFlags common;
-  EngineFlags engine;                 // for the tokenizer and limits
+  EngineFlags engine;  // for the tokenizer and limits
   FrontendFlags frontend;
   ChildFlags child;
 };
@@ -92,18 +92,18 @@ struct FrontendProcessFlags {
 struct BenchServeFlags {
   CommonFlags common;
   std::string url;
-  std::string model;                  // as served; empty: the first one
-  int32_t concurrency = 1;            // closed loop
-  double request_rate = 0;            // open loop, requests a second; 0: closed
+  std::string model;        // as served; empty: the first one
+  int32_t concurrency = 1;  // closed loop
+  double request_rate = 0;  // open loop, requests a second; 0: closed
   int32_t input_tokens = 512;
   int32_t output_tokens = 64;
-  int32_t requests = 0;               // 0: ten times the concurrency
-  int32_t warmup = -1;                // requests; -1: twice the concurrency
+  int32_t requests = 0;  // 0: ten times the concurrency
+  int32_t warmup = -1;   // requests; -1: twice the concurrency
   int32_t shared_prefix_tokens = 0;
   uint64_t seed = 100;
   double ttft_target_ms = 1000;
   double itl_target_ms = 40;
-  std::string json;                   // file
+  std::string json;  // file
 };
 
 }  // namespace baton

@@ -98,10 +98,10 @@ void DecodeHandoff::OfferPool(Peer& peer) {
   proto::Envelope envelope;
   proto::PoolOffer* offer = envelope.mutable_pool_offer();
   *offer->mutable_owner() = options_.self;
-  offer->set_pool_bytes(options_.memory.bytes);
+  offer->set_pool(options_.pool_descriptor);
   offer->set_block_bytes(options_.layout.block_bytes());
   offer->mutable_probe_blocks()->Assign(peer.probe_blocks.begin(), peer.probe_blocks.end());
-  UniqueFd fd(options_.memory.shareable_fd < 0 ? -1 : fcntl(options_.memory.shareable_fd, F_DUPFD_CLOEXEC, 0));
+  UniqueFd fd(options_.pool_fd < 0 ? -1 : fcntl(options_.pool_fd, F_DUPFD_CLOEXEC, 0));
   SendEnvelope(*peer.session, envelope, std::move(fd));
 }
 

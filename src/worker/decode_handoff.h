@@ -19,7 +19,7 @@
 #include <string>
 #include <vector>
 
-#include "core/engine.h"
+#include "core/kv_layout.h"
 #include "kv/block_pool.h"
 #include "proto/baton.pb.h"
 #include "rpc/envelope.h"
@@ -32,8 +32,9 @@ namespace baton {
 struct DecodeHandoffOptions {
   proto::Hello self;
   KvLayout layout;
-  KvMemory memory;
-  uint64_t epoch_base = 0;  // makes epochs of different incarnations differ
+  std::string pool_descriptor;  // of the KV memory, for transports
+  int pool_fd = -1;             // that goes with it; -1: none
+  uint64_t epoch_base = 0;      // makes epochs of different incarnations differ
   // A session to a prefill worker ended: whoever can, makes sure that its process has ended too.
   std::function<void(WorkerId, uint64_t incarnation, const std::string& reason)> report_lost;
 };

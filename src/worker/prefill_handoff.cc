@@ -41,7 +41,7 @@ absl::StatusOr<PathReport> PrefillHandoff::Accept(const proto::PoolOffer& offer,
     return FailedPrecondition("blocks of ", options_.layout.block_bytes(), " bytes here, of ", offer.block_bytes(),
                               " there");
   }
-  BATON_ASSIGN_OR_RETURN(pool, transport_.Import({.bytes = offer.pool_bytes()}, std::move(fd)));
+  BATON_ASSIGN_OR_RETURN(pool, transport_.Import(offer.pool(), std::move(fd)));
   std::vector<int64_t> offsets;
   for (const BlockId block : offer.probe_blocks()) offsets.push_back(block * options_.layout.block_bytes());
   BATON_ASSIGN_OR_RETURN(PathReport report, MeasurePath(transport_, *pool, offsets, options_.layout.block_bytes()));
@@ -135,7 +135,7 @@ void PrefillHandoff::OnReservation(const std::shared_ptr<Session>& session, cons
   }
   prompt->target.assign(reservation.blocks().begin(), reservation.blocks().end());
   prompt->first_missing = reservation.first_missing();
-  Push(*prompt);
+  if (const absl::Status pushed = Push(*prompt); !pushed.ok()) return End(*prompt, pushed);
   MaybeFinish(*prompt);
 }
 
@@ -169,7 +169,7 @@ void PrefillHandoff::OnPlan(const StepPlan& plan) {
       started->set_queue_us(MicrosecondsSince(prompt.received));
       SendEnvelope(*prompt.session, envelope);
     }
-    Push(prompt);  // what the cache already has
+    if (const absl::Status pushed = Push(prompt); !pushed.ok()) End(prompt, pushed);  // what the cache already has
   }
 }
 
@@ -181,7 +181,7 @@ void PrefillHandoff::OnLayersDone(const Batch& batch, int32_t, int32_t layer_end
     Prompt& prompt = prompts_.at(tag->second);
     prompt.chunk_layers = layer_end;
     if (layer_end == options_.layout.num_layers) prompt.complete_blocks = prompt.chunk_end;
-    Push(prompt);
+    if (const absl::Status pushed = Push(prompt); !pushed.ok()) End(prompt, pushed);
   }
 }
 
@@ -255,28 +255,27 @@ std::vector<CopyRange> PrefillHandoff::MissingRanges(Prompt& prompt) const {
   return ranges;
 }
 
-void PrefillHandoff::Push(Prompt& prompt) {
-  if (prompt.target.empty() || prompt.ending) return;
+absl::Status PrefillHandoff::Push(Prompt& prompt) {
+  if (prompt.target.empty() || prompt.ending) return absl::OkStatus();
   std::vector<CopyRange> ranges = MissingRanges(prompt);
-  if (ranges.empty()) return;
-  int64_t bytes = 0;
-  for (const CopyRange& range : ranges) bytes += range.bytes;
-  if (prompt.in_flight++ == 0) prompt.busy_since = Clock::now();
-  const absl::Status posted = prompt.pool->Post(
-      std::move(ranges), prompt.tag, [this, tag = prompt.tag, bytes](absl::Status) { OnPushed(tag, bytes); });
-  if (!posted.ok()) {
-    prompt.in_flight -= 1;
-    End(prompt, posted);
-  }
+  if (ranges.empty()) return absl::OkStatus();
+  prompt.in_flight += 1;
+  const absl::Status posted =
+      prompt.pool->Post(std::move(ranges), {prompt.tag},
+                        [this, tag = prompt.tag](const TransferResult& result) { OnPushed(tag, result); });
+  if (!posted.ok()) prompt.in_flight -= 1;
+  return posted;
 }
 
-void PrefillHandoff::OnPushed(uint64_t tag, int64_t bytes) {
+void PrefillHandoff::OnPushed(uint64_t tag, const TransferResult& result) {
   MutexLock lock(mutex_);
   const auto found = prompts_.find(tag);
   if (found == prompts_.end()) return;
   Prompt& prompt = found->second;
-  prompt.bytes += bytes;
-  if (--prompt.in_flight == 0) prompt.copy_us += MicrosecondsSince(prompt.busy_since);
+  prompt.bytes += result.bytes;
+  prompt.copy_us += result.copy_us;
+  prompt.in_flight -= 1;
+  if (!result.status.ok() && !prompt.ending) return End(prompt, result.status);
   MaybeFinish(prompt);
 }
 
@@ -316,7 +315,7 @@ void PrefillHandoff::End(Prompt& prompt, absl::Status reason) {
   } else {
     actions_.abort(prompt.sequence);
   }
-  if (prompt.in_flight > 0) prompt.pool->Cancel(prompt.tag);
+  if (prompt.in_flight > 0) prompt.pool->Cancel({prompt.tag}, [] {});  // each copy's own callback follows
   MaybeFinish(prompt);
 }
 

@@ -107,16 +107,15 @@ class PrefillHandoff : public LayerGroupSink {
     Clock::time_point first_token_at;
     int32_t in_flight = 0;
     int64_t bytes = 0;
-    Clock::time_point busy_since;
     int64_t copy_us = 0;
   };
   using PromptKey = std::pair<const Session*, uint64_t>;
 
   absl::StatusOr<PathReport> Accept(const proto::PoolOffer& offer, UniqueFd fd, std::shared_ptr<RemoteMemory>& pool);
   Prompt* FindLocked(const Session* session, uint64_t epoch) BATON_REQUIRES(mutex_);
-  void Push(Prompt& prompt) BATON_REQUIRES(mutex_);
+  absl::Status Push(Prompt& prompt) BATON_REQUIRES(mutex_);
   std::vector<CopyRange> MissingRanges(Prompt& prompt) const BATON_REQUIRES(mutex_);
-  void OnPushed(uint64_t tag, int64_t bytes) BATON_EXCLUDES(mutex_);
+  void OnPushed(uint64_t tag, const TransferResult& result) BATON_EXCLUDES(mutex_);
   bool FullyPushed(const Prompt& prompt) const BATON_REQUIRES(mutex_);
   void MaybeFinish(Prompt& prompt) BATON_REQUIRES(mutex_);
   void End(Prompt& prompt, absl::Status reason) BATON_REQUIRES(mutex_);

@@ -48,11 +48,14 @@ absl::Status Worker::Init(Transport& transport) {
   const EngineInfo& info = engine_.info();
   options_.scheduler.fingerprint = info.fingerprint;
   BATON_ASSIGN_OR_RETURN(scheduler_, Scheduler::Create(options_.scheduler, pool_));
+  const KvMemory memory = engine_.kv_memory();
+  BATON_ASSIGN_OR_RETURN(
+      exported_, transport.Export({.base = memory.base, .bytes = memory.bytes, .shareable_fd = memory.shareable_fd}));
   prefill_ = std::make_unique<PrefillHandoff>(
       transport,
       PrefillHandoffOptions{.fingerprint = info.fingerprint,
                             .layout = info.kv,
-                            .memory = engine_.kv_memory(),
+                            .memory = memory,
                             .min_path_gbps = options_.min_path_gbps,
                             .worker = options_.id.value},
       PrefillHandoffActions{
@@ -64,7 +67,8 @@ absl::Status Worker::Init(Transport& transport) {
       *connector_, inbox_, *scheduler_, pool_, streams_,
       DecodeHandoffOptions{.self = Self(),
                            .layout = info.kv,
-                           .memory = engine_.kv_memory(),
+                           .pool_descriptor = exported_.descriptor,
+                           .pool_fd = exported_.fd,
                            .epoch_base = options_.incarnation << 40,
                            .report_lost = [this](WorkerId worker, uint64_t incarnation, const std::string& reason) {
                              proto::WorkerLost lost;

@@ -86,6 +86,7 @@ class Worker {
   StreamTable streams_;
   Inbox inbox_;
   std::unique_ptr<Connector> connector_;
+  ExportedMemory exported_;
   std::unique_ptr<PrefillHandoff> prefill_;
   std::unique_ptr<DecodeHandoff> decode_;
   std::unique_ptr<Listener> listener_;

@@ -34,8 +34,8 @@ struct ClusterOptions {
 };
 
 std::unique_ptr<Transport> MakeTransport(double throttle_gbps) {
-  auto transport = CreateSharedMemoryTransport();
-  if (throttle_gbps > 0) transport = CreateThrottledTransport(std::move(transport), {.bytes_per_second = throttle_gbps * 1e9});
+  auto transport = MakeSharedMemoryTransport();
+  if (throttle_gbps > 0) transport = MakeThrottledTransport(std::move(transport), {.bytes_per_second = throttle_gbps * 1e9});
   return transport;
 }
 

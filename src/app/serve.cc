@@ -1,0 +1,181 @@
+#include "app/serve.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+
+#include "app/command_line.h"
+#include "base/log.h"
+#include "device/machine.h"
+#include "supervisor/supervisor.h"
+
+namespace baton {
+namespace {
+
+// Shows how far every process is: one bar while all load on a terminal, one line for each that is ready, the URL at the
+// end.
+class StartUp {
+ public:
+  StartUp(std::string model, size_t processes)
+      : model_(std::move(model)), processes_(processes), terminal_(isatty(STDERR_FILENO)) {}
+
+  void OnProgress(const proto::Progress& progress, const std::string& process) {
+    if (progress.stage() != "ready") {
+      fractions_[process] = progress.fraction();
+      if (!announced_) Draw(progress.stage());
+      return;
+    }
+    fractions_[process] = 1;
+    Clear();
+    if (process == "frontend") url_ = progress.device();
+    LogInfo(process, " is ready", progress.device().empty() ? "" : ": ", progress.device());
+    if (fractions_.size() < processes_ || announced_) return;
+    for (const auto& [name, fraction] : fractions_) {
+      if (fraction < 1) return;
+    }
+    announced_ = true;
+    LogInfo("serving ", model_, " at ", url_, "  (Ctrl-C stops)");
+  }
+
+ private:
+  void Draw(const std::string& stage) {
+    if (!terminal_) return;
+    double total = 0;
+    for (const auto& [process, fraction] : fractions_) total += fraction;
+    const int filled = static_cast<int>(30 * total / static_cast<double>(processes_));
+    std::fprintf(stderr, "\r%-20s [%-30.*s] %3.0f %%", stage.c_str(), filled, "##############################",
+                 100 * total / static_cast<double>(processes_));
+    std::fflush(stderr);
+    drawn_ = true;
+  }
+  void Clear() {
+    if (drawn_) std::fprintf(stderr, "\r%60s\r", "");
+    drawn_ = false;
+  }
+
+  const std::string model_;
+  const size_t processes_;
+  const bool terminal_;
+  std::map<std::string, double> fractions_;
+  std::string url_;
+  bool drawn_ = false;
+  bool announced_ = false;
+};
+
+void AppendCommon(std::vector<std::string>& arguments, const CommonFlags& flags) {
+  arguments.insert(arguments.end(), {"--log-format", flags.log_format});
+  if (flags.verbose) arguments.push_back("--verbose");
+}
+
+std::vector<std::string> FrontendArguments(const ServeFlags& flags) {
+  const FrontendFlags& frontend = flags.frontend;
+  std::vector<std::string> arguments{"frontend"};
+  for (const std::string& argument : EngineArguments(flags.engine)) arguments.push_back(argument);
+  const auto add = [&](const char* name, const std::string& value) {
+    arguments.insert(arguments.end(), {name, value});
+  };
+  add("--host", frontend.host);
+  add("--port", Cat(frontend.port));
+  if (!frontend.served_model_name.empty()) add("--served-model-name", frontend.served_model_name);
+  for (const std::string& key : frontend.api_keys) add("--api-key", key);
+  if (!frontend.chat_template.empty()) add("--chat-template", frontend.chat_template);
+  if (!frontend.reasoning_parser.empty()) add("--reasoning-parser", frontend.reasoning_parser);
+  add("--max-requests", Cat(frontend.max_in_flight));
+  if (frontend.max_queued_tokens > 0) add("--max-queued-tokens", Cat(frontend.max_queued_tokens));
+  add("--request-timeout-ms", Cat(frontend.request_timeout_ms));
+  add("--drain-timeout-ms", Cat(frontend.drain_timeout_ms));
+  if (frontend.max_local_prefill >= 0) add("--max-local-prefill", Cat(frontend.max_local_prefill));
+  AppendCommon(arguments, flags.common);
+  return arguments;
+}
+
+ChildSpec WorkerSpec(const ServeFlags& flags, const std::string& folder, uint64_t id, const std::string& role,
+                     int index) {
+  ChildSpec spec{.process = Cat(role, "-", index), .worker = {id}};
+  spec.role = role == "prefill" ? proto::PREFILL : role == "decode" ? proto::DECODE : proto::HYBRID;
+  spec.address = Cat("unix:", folder, "/", spec.process);
+  spec.arguments = {"worker"};
+  for (const std::string& argument : EngineArguments(flags.engine)) spec.arguments.push_back(argument);
+  for (const std::string& argument : {std::string("--id"), Cat(id), std::string("--role"), role,
+                                      std::string("--process"), spec.process, std::string("--listen"), spec.address}) {
+    spec.arguments.push_back(argument);
+  }
+  if (flags.min_path_gbps > 0)
+    spec.arguments.insert(spec.arguments.end(), {"--min-path-gbps", Cat(flags.min_path_gbps)});
+  if (flags.transfer_throttle_gbps > 0) {
+    spec.arguments.insert(spec.arguments.end(), {"--transfer-throttle-gbps", Cat(flags.transfer_throttle_gbps)});
+  }
+  if (flags.abort_on_leak) spec.arguments.push_back("--abort-on-leak");
+  AppendCommon(spec.arguments, flags.common);
+  return spec;
+}
+
+std::vector<ChildSpec> Children(const ServeFlags& flags, const std::string& folder) {
+  std::vector<ChildSpec> children;
+  uint64_t id = 0;
+  const auto add = [&](const PoolFlag& pool, const std::string& role) {
+    for (int i = 0; i < pool.workers; ++i) children.push_back(WorkerSpec(flags, folder, ++id, role, i));
+  };
+  add(flags.prefill, "prefill");
+  add(flags.decode, "decode");
+  add(flags.hybrid, "hybrid");
+  ChildSpec frontend{.process = "frontend", .arguments = FrontendArguments(flags)};
+  frontend.arguments.insert(frontend.arguments.end(), {"--process", "frontend"});
+  children.push_back(std::move(frontend));
+  return children;
+}
+
+// Cores and memory are divided among the workers of this machine.
+void DivideTheMachine(ServeFlags& flags) {
+  const int workers = flags.prefill.workers + flags.decode.workers + flags.hybrid.workers;
+  const MachineLimits machine = ReadMachineLimits();
+  if (flags.engine.threads == 0) flags.engine.threads = std::max(1, machine.cores / workers);
+  if (flags.engine.kv_cache_gib == 0 && flags.engine.sim.empty()) {
+    constexpr double kGib = 1024.0 * 1024 * 1024;
+    flags.engine.kv_cache_gib =
+        std::clamp(0.4 * static_cast<double>(machine.available_bytes) / kGib / workers, 0.0625, 2.0);
+  }
+}
+
+}  // namespace
+
+int RunServe(const ServeFlags& given) {
+  BlockSignals();
+  ServeFlags flags = given;
+  ConfigureLogging("serve", flags.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
+                   flags.common.verbose ? LogLevel::kDebug : LogLevel::kInfo);
+  DivideTheMachine(flags);
+  absl::StatusOr<std::string> folder = CreateRunFolder();
+  absl::StatusOr<std::unique_ptr<Network>> network = Network::Create();
+  if (!folder.ok() || !network.ok()) {
+    LogError(Message(folder.ok() ? network.status() : folder.status()));
+    return 1;
+  }
+  absl::Status status;
+  {
+    SupervisorOptions options{.address = Cat("unix:", *folder, "/supervisor"),
+                              .children = Children(flags, *folder),
+                              .drain_timeout_ms = flags.frontend.drain_timeout_ms};
+    auto start_up = std::make_shared<StartUp>(flags.engine.model.empty() ? "simulated engines" : flags.engine.model,
+                                              options.children.size());
+    options.on_progress = [start_up](const proto::Progress& progress, const std::string& process) {
+      start_up->OnProgress(progress, process);
+    };
+    Supervisor supervisor(**network, std::move(options));
+    status = supervisor.Run();
+  }
+  network->reset();
+  std::error_code ignored;
+  std::filesystem::remove_all(*folder, ignored);
+  if (!status.ok()) {
+    LogError(Message(status));
+    return 1;
+  }
+  LogInfo("stopped");
+  return 0;
+}
+
+}  // namespace baton
