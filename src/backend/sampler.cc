@@ -118,6 +118,10 @@ bool ChangesLogits(const SamplerInput& input) {
          params.frequency_penalty != 0.0f || params.presence_penalty != 0.0f;
 }
 
+bool InVocabulary(TokenId token, const SamplerScratch& scratch) {
+  return token >= 0 && token < static_cast<TokenId>(scratch.logits.size());
+}
+
 void ApplyRepetitionPenalty(const SamplerInput& input, SamplerScratch& scratch) {
   const float penalty = input.params->repetition_penalty;
   if (penalty == 1.0f) return;
@@ -125,6 +129,7 @@ void ApplyRepetitionPenalty(const SamplerInput& input, SamplerScratch& scratch) 
   std::sort(scratch.tokens.begin(), scratch.tokens.end());
   scratch.tokens.erase(std::unique(scratch.tokens.begin(), scratch.tokens.end()), scratch.tokens.end());
   for (TokenId token : scratch.tokens) {
+    if (!InVocabulary(token, scratch)) continue;
     float& logit = scratch.logits[token];
     logit = logit > 0 ? logit / penalty : logit * penalty;
   }
@@ -138,24 +143,25 @@ void ApplyCountPenalties(const SamplerInput& input, SamplerScratch& scratch) {
   for (size_t first = 0; first < scratch.tokens.size();) {
     size_t end = first;
     while (end < scratch.tokens.size() && scratch.tokens[end] == scratch.tokens[first]) ++end;
-    float& logit = scratch.logits[scratch.tokens[first]];
-    logit -= params.frequency_penalty * static_cast<float>(end - first);
-    logit -= params.presence_penalty;
+    if (InVocabulary(scratch.tokens[first], scratch)) {
+      float& logit = scratch.logits[scratch.tokens[first]];
+      logit -= params.frequency_penalty * static_cast<float>(end - first);
+      logit -= params.presence_penalty;
+    }
     first = end;
   }
 }
 
 void ChangeLogits(const SamplerInput& input, SamplerScratch& scratch) {
   const SamplingParams& params = *input.params;
-  const TokenId vocabulary = static_cast<TokenId>(input.logits.size());
   auto mask = [&](std::span<const TokenId> tokens) {
     for (TokenId token : tokens) {
-      if (token >= 0 && token < vocabulary) scratch.logits[token] = -std::numeric_limits<float>::infinity();
+      if (InVocabulary(token, scratch)) scratch.logits[token] = -std::numeric_limits<float>::infinity();
     }
   };
   scratch.logits.assign(input.logits.begin(), input.logits.end());
   for (const auto& [token, bias] : params.logit_bias) {
-    if (token >= 0 && token < vocabulary) scratch.logits[token] += bias;
+    if (InVocabulary(token, scratch)) scratch.logits[token] += bias;
   }
   if (BelowMinTokens(input)) {
     mask(input.end_tokens);
