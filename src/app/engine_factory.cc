@@ -1,0 +1,149 @@
+#include "app/engine_factory.h"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+#include "backend/backend.h"
+#include "base/log.h"
+#include "device/machine.h"
+#include "engine/llama.h"
+#include "model/model.h"
+
+namespace baton {
+namespace {
+
+constexpr double kGib = 1024.0 * 1024 * 1024;
+constexpr int32_t kDefaultSequences = 64;
+constexpr int32_t kDefaultBatchTokens = 512;
+constexpr int32_t kCalibrationTokens = 128;
+// A chunk of prefill holds up everybody's next token, and a cancellation, for as long as it lasts; attention over a
+// long context makes it longer than the measured one, so the aim is well under the promised 250 ms.
+constexpr double kChunkSeconds = 0.12;
+
+// Runs one prefill of the first blocks to see how fast this engine is here: tokens a second.
+absl::StatusOr<double> MeasurePrefill(Engine& engine) {
+  const EngineInfo& info = engine.info();
+  const int32_t count =
+      std::min({kCalibrationTokens, info.max_batch_tokens, info.max_model_len, info.num_blocks * info.kv.block_size});
+  std::vector<TokenId> tokens(count);
+  for (int32_t i = 0; i < count; ++i) tokens[i] = (i * 7919) % info.vocabulary;
+  std::vector<BlockId> blocks(info.kv.BlocksFor(count));
+  std::iota(blocks.begin(), blocks.end(), 0);
+  const SamplingParams sampling{.temperature = 0};
+  Batch batch;
+  batch.items.push_back({.tokens = tokens,
+                         .prompt_length = count,
+                         .count = count,
+                         .block_table = blocks,
+                         .sample = true,
+                         .sampling = &sampling});
+  int64_t best_us = INT64_MAX;
+  for (int repetition = 0; repetition < 2; ++repetition) {  // the first one also touches memory for the first time
+    BATON_ASSIGN_OR_RETURN(const StepOutput output, engine.Run(batch, nullptr));
+    best_us = std::min(best_us, std::max<int64_t>(1, output.duration_us));
+  }
+  return 1e6 * count / static_cast<double>(best_us);
+}
+
+absl::StatusOr<int32_t> ChunkTokens(const EngineFlags& flags, Engine& engine) {
+  const EngineInfo& info = engine.info();
+  int32_t chunk = flags.max_num_batched_tokens;
+  if (chunk == 0) {
+    BATON_ASSIGN_OR_RETURN(const double rate, MeasurePrefill(engine));
+    chunk = static_cast<int32_t>(rate * kChunkSeconds);
+    LogDebug("prefill measures ", static_cast<int64_t>(rate), " tokens/s: chunks of ", chunk, " tokens");
+  }
+  const int32_t blocks =
+      std::clamp(chunk / info.kv.block_size, 1, std::max(1, info.max_batch_tokens / info.kv.block_size));
+  return blocks * info.kv.block_size;
+}
+
+absl::StatusOr<SchedulerOptions> SchedulerFor(const EngineFlags& flags, Engine& engine, std::vector<TokenId> eos) {
+  const EngineInfo& info = engine.info();
+  BATON_ASSIGN_OR_RETURN(const int32_t chunk, ChunkTokens(flags, engine));
+  return SchedulerOptions{.max_batch_tokens = std::min(info.max_batch_tokens, chunk + info.max_sequences),
+                          .max_sequences = info.max_sequences,
+                          .prefill_chunk_tokens = chunk,
+                          .prefill_budget = flags.prefill_budget,
+                          .max_model_len = info.max_model_len,
+                          .prefix_caching = !flags.no_prefix_caching,
+                          .fingerprint = info.fingerprint,
+                          .eos = std::move(eos)};
+}
+
+absl::StatusOr<LoadedEngine> LoadSimulated(const EngineFlags& flags) {
+  BATON_ASSIGN_OR_RETURN(SimOptions options, ParseSimProfile(flags.sim));
+  if (flags.block_size > 0) options.block_size = flags.block_size;
+  if (flags.max_num_seqs > 0) options.max_sequences = flags.max_num_seqs;
+  if (flags.max_model_len > 0) options.max_model_len = flags.max_model_len;
+  if (flags.max_num_batched_tokens > 0) options.max_batch_tokens = flags.max_num_batched_tokens + options.max_sequences;
+  BATON_ASSIGN_OR_RETURN(auto engine, CreateSimEngine(options));
+  EngineFlags chunked = flags;
+  if (chunked.max_num_batched_tokens == 0) chunked.max_num_batched_tokens = 512;
+  BATON_ASSIGN_OR_RETURN(SchedulerOptions scheduler, SchedulerFor(chunked, *engine, {}));
+  return LoadedEngine{std::move(engine), std::move(scheduler)};
+}
+
+EngineOptions OptionsFor(const EngineFlags& flags, const Model& model, std::function<void(double)> on_progress) {
+  EngineOptions options{
+      .block_size = flags.block_size, .max_model_len = flags.max_model_len, .on_progress = std::move(on_progress)};
+  const double gib =
+      flags.kv_cache_gib > 0
+          ? flags.kv_cache_gib
+          : std::clamp(0.4 * static_cast<double>(ReadMachineLimits().available_bytes) / kGib, 0.0625, 2.0);
+  options.kv_bytes = static_cast<int64_t>(gib * kGib);
+  if (flags.kv_cache_dtype == "f16") options.kv_dtype = DType::kF16;
+  if (flags.kv_cache_dtype == "f32") options.kv_dtype = DType::kF32;
+  options.max_sequences = flags.max_num_seqs > 0 ? flags.max_num_seqs : kDefaultSequences;
+  options.max_batch_tokens = std::max(flags.max_num_batched_tokens, kDefaultBatchTokens) + options.max_sequences;
+  options.end_tokens = model.generation().eos.empty() ? model.config().eos : model.generation().eos;
+  return options;
+}
+
+}  // namespace
+
+absl::StatusOr<SimOptions> ParseSimProfile(const std::string& text) {
+  SimOptions options;
+  if (text == "instant") return options;
+  const std::map<std::string, double*> rates{{"step_us", &options.profile.step_us},
+                                             {"prefill_us", &options.profile.prefill_us_per_token},
+                                             {"decode_us", &options.profile.decode_us_per_sequence},
+                                             {"context_us", &options.profile.decode_us_per_context_token}};
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const std::string pair = text.substr(begin, end - begin);
+    const size_t equals = pair.find('=');
+    char* rest = nullptr;
+    const double value = equals == std::string::npos ? -1 : std::strtod(pair.c_str() + equals + 1, &rest);
+    const std::string key = pair.substr(0, equals);
+    const bool known = rates.contains(key) || key == "blocks";
+    if (!known || value < 0 || rest == nullptr || *rest != 0) {
+      return InvalidArgument(
+          "--sim: expected 'instant' or key=number of step_us, prefill_us, decode_us, context_us, blocks; found '",
+          pair, "'");
+    }
+    if (key == "blocks") {
+      options.num_blocks = static_cast<int32_t>(std::clamp(value, 1.0, 1e7));
+    } else {
+      *rates.at(key) = value;
+    }
+    begin = end + 1;
+  }
+  return options;
+}
+
+absl::StatusOr<LoadedEngine> LoadEngine(const EngineFlags& flags, std::function<void(double fraction)> on_progress) {
+  if (!flags.sim.empty()) return LoadSimulated(flags);
+  BATON_ASSIGN_OR_RETURN(
+      const Model model,
+      LoadModel(flags.model, flags.load_format == "dummy" ? LoadFormat::kDummy : LoadFormat::kAuto, flags.seed));
+  const int32_t threads = flags.threads > 0 ? flags.threads : ReadMachineLimits().cores;
+  BATON_ASSIGN_OR_RETURN(auto backend, CreateCpuBackend({.threads = threads, .instruction_set = flags.cpu_isa}));
+  const EngineOptions options = OptionsFor(flags, model, std::move(on_progress));
+  BATON_ASSIGN_OR_RETURN(auto engine, CreateLlamaEngine(model, std::move(backend), options));
+  BATON_ASSIGN_OR_RETURN(SchedulerOptions scheduler, SchedulerFor(flags, *engine, options.end_tokens));
+  return LoadedEngine{std::move(engine), std::move(scheduler)};
+}
+
+}  // namespace baton

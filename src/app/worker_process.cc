@@ -1,0 +1,87 @@
+#include <csignal>
+#include <cstdlib>
+#include <thread>
+
+#include "app/child_link.h"
+#include "app/engine_factory.h"
+#include "app/processes.h"
+#include "base/log.h"
+#include "supervisor/supervisor.h"
+#include "transfer/transport.h"
+#include "worker/worker.h"
+
+namespace baton {
+namespace {
+
+std::unique_ptr<Transport> MakeTransport(const WorkerFlags& flags) {
+  auto transport = MakeSharedMemoryTransport();
+  if (flags.transfer_throttle_gbps <= 0) return transport;
+  return MakeThrottledTransport(std::move(transport), {.bytes_per_second = flags.transfer_throttle_gbps * 1e9});
+}
+
+int ExitCode(const absl::Status& status) {
+  LogError(Message(status));
+  const bool hopeless = absl::IsInvalidArgument(status) || absl::IsNotFound(status) || absl::IsUnimplemented(status) ||
+                        absl::IsFailedPrecondition(status) || absl::IsPermissionDenied(status);
+  return hopeless ? kExitConfiguration : 1;
+}
+
+absl::Status Serve(const WorkerFlags& flags) {
+  BATON_ASSIGN_OR_RETURN(auto network, Network::Create());
+  // Members may be heard of before there is a worker to tell.
+  Mutex mutex;
+  Worker* worker = nullptr;
+  proto::Members members;
+  ChildLinkEvents events{.on_members = [&](const proto::Members& now) {
+    MutexLock lock(mutex);
+    members = now;
+    if (worker != nullptr) worker->OnMembers(now);
+  }};
+  BATON_ASSIGN_OR_RETURN(auto link, ChildLink::Create(*network, flags.child, flags.id, std::move(events)));
+  link->Report("loading weights", 0);
+  double reported = 0;
+  BATON_ASSIGN_OR_RETURN(LoadedEngine loaded, LoadEngine(flags.engine, [&](double fraction) {
+                           if (fraction - reported < 0.02) return;
+                           reported = fraction;
+                           link->Report("loading weights", 0.9 * fraction);
+                         }));
+  const EngineInfo& info = loaded.engine->info();
+  const auto transport = MakeTransport(flags);
+  WorkerOptions options{.id = {flags.id},
+                        .incarnation = flags.child.incarnation,
+                        .process = flags.child.process,
+                        .address = flags.listen,
+                        .scheduler = loaded.scheduler,
+                        .min_path_gbps = flags.min_path_gbps,
+                        .abort_on_leak = flags.abort_on_leak,
+                        .report_lost = [&](const proto::WorkerLost& lost) { link->ReportLost(lost); }};
+  BATON_ASSIGN_OR_RETURN(auto served, Worker::Create(*network, *loaded.engine, *transport, std::move(options)));
+  {
+    MutexLock lock(mutex);
+    worker = served.get();
+    worker->OnMembers(members);
+  }
+  link->Report("ready", 1,
+               Cat(info.backend, ", ", info.device, "; KV ", info.num_blocks, " blocks of ", info.kv.block_size,
+                   " tokens, chunks of ", loaded.scheduler.prefill_chunk_tokens));
+  const absl::Status status = served->Run();
+  {
+    MutexLock lock(mutex);
+    worker = nullptr;
+  }
+  network.reset();  // its callbacks use what is about to go
+  return status;
+}
+
+}  // namespace
+
+int RunWorker(const WorkerFlags& flags) {
+  std::signal(SIGPIPE, SIG_IGN);
+  ConfigureLogging(flags.child.process.empty() ? flags.role : flags.child.process,
+                   flags.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
+                   flags.common.verbose ? LogLevel::kDebug : LogLevel::kInfo);
+  const absl::Status status = Serve(flags);
+  return status.ok() ? 0 : ExitCode(status);
+}
+
+}  // namespace baton
