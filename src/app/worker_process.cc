@@ -69,6 +69,7 @@ absl::Status Serve(const WorkerFlags& flags) {
     MutexLock lock(mutex);
     worker = nullptr;
   }
+  served->Disconnect();
   network.reset();  // its callbacks use what is about to go
   return status;
 }

@@ -42,9 +42,14 @@ absl::StatusOr<PathReport> PrefillHandoff::Accept(const proto::PoolOffer& offer,
                               " there");
   }
   BATON_ASSIGN_OR_RETURN(pool, transport_.Import(offer.pool(), std::move(fd)));
-  std::vector<int64_t> offsets;
-  for (const BlockId block : offer.probe_blocks()) offsets.push_back(block * options_.layout.block_bytes());
-  BATON_ASSIGN_OR_RETURN(PathReport report, MeasurePath(transport_, *pool, offsets, options_.layout.block_bytes()));
+  std::vector<CopyRange> ranges;
+  for (int32_t i = 0; i < offer.probe_blocks_size(); ++i) {
+    const int64_t bytes = options_.layout.block_bytes();
+    const uint8_t* from = options_.memory.base + i * bytes % (options_.memory.bytes - bytes + 1);
+    ranges.push_back({.from = from, .to_offset = offer.probe_blocks(i) * bytes, .bytes = bytes});
+  }
+  if (ranges.empty()) return PathReport{.transport = transport_.name()};  // no room to measure just now
+  BATON_ASSIGN_OR_RETURN(PathReport report, ProbePath(transport_, *pool, ranges, {0}));
   if (report.gigabytes_per_second > 0 && report.gigabytes_per_second < options_.min_path_gbps) {
     return FailedPrecondition("the path is too slow: ", report.Text(), ", and --min-path-gbps asks for ",
                               options_.min_path_gbps);

@@ -29,7 +29,9 @@ Worker::Worker(Network& network, Engine& engine, Transport&, WorkerOptions optio
       pool_(engine.info().num_blocks, engine.info().kv.block_size),
       connector_(CreateConnector(network)) {}
 
-Worker::~Worker() {
+Worker::~Worker() = default;
+
+void Worker::Disconnect() {
   listener_.reset();
   connector_.reset();
 }

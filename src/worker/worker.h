@@ -51,6 +51,8 @@ class Worker {
   // Serves until Stop, or until the engine is broken.
   absl::Status Run();
   void Stop();
+  // After Run: stops listening and connecting. The network may go then, and after it the worker, whom callbacks use.
+  void Disconnect();
   void OnMembers(const proto::Members& members);
 
  private:

@@ -98,6 +98,7 @@ class Cluster {
     node.alive = false;
     node.worker->Stop();
     node.thread.join();
+    node.worker->Disconnect();
     node.network.reset();
     node.worker.reset();
     node.transport.reset();
