@@ -1,2 +1,73 @@
-help:
-	@echo see README
+# The doors to everything. `make` builds; `make help` lists the rest. Set-up is skipped where nothing is missing.
+export CC := clang-19
+export CXX := clang++-19
+export BATON_BUILD := $(CURDIR)/build
+export BATON_MODEL := $(CURDIR)/models/SmolLM2-135M-Instruct.Q4_1.gguf
+export UBSAN_OPTIONS := print_stacktrace=1
+export TSAN_OPTIONS := halt_on_error=1 second_deadlock_stack=1
+PYTHON := .venv/bin/python
+.DEFAULT_GOAL := all
+.PHONY: all help setup venv model build demo test test-unit test-python test-tools asan tsan fuzz bench bench-cpu format lint clean
+
+help:  ## list the doors
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+all: build  ## build build/baton (Release)
+
+setup:  ## install the Debian packages that are missing (packages.txt)
+	@scripts/setup.sh
+
+build/build.ninja: CMakeLists.txt | setup
+	@cmake -G Ninja -B build -DCMAKE_BUILD_TYPE=Release >build.log 2>&1 || { cat build.log; rm -f build.log; exit 1; }; rm -f build.log
+
+build: build/build.ninja
+	@ninja -C build
+
+.venv/done: requirements-test.txt | setup
+	@echo "installing reference implementations and clients into .venv"
+	@python3 -m venv .venv && .venv/bin/pip install -q --disable-pip-version-check -r requirements-test.txt && touch $@
+
+venv: .venv/done
+
+model: | setup  ## bring the demo model to models/ (checked by its sha256)
+	@scripts/fetch_model.sh
+
+demo: build-baton model  ## set-up, then a chat through a prefill and a decode worker
+	@python3 scripts/demo.py
+
+.PHONY: build-baton
+build-baton: build/build.ninja
+	@ninja -C build baton
+
+test: build model venv  ## set-up, then all tests
+	@scripts/test.sh
+
+test-unit: build  ## only the C++ tests
+	@scripts/test.sh unit
+
+test-python: build model venv  ## only the Python tests
+	@scripts/test.sh python
+
+test-tools: build model  ## the benchmark tools of others against a real server (a large install)
+	@scripts/test_tools.sh
+
+asan: | setup  ## unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@scripts/sanitize.sh address
+
+tsan: | setup  ## unit tests under ThreadSanitizer
+	@scripts/sanitize.sh thread
+
+fuzz: | setup  ## each fuzz target for FUZZ_SECONDS (60)
+	@scripts/fuzz.sh
+
+bench: build model venv  ## measure the demo model here, and write benchmarks/*.json
+	@$(PYTHON) benchmarks/run_demo_model.py
+
+format:  ## clang-format everything
+	@git ls-files '*.cc' '*.h' '*.cu' '*.cuh' | xargs clang-format -i
+
+lint:  ## formatting and layering
+	@git ls-files '*.cc' '*.h' '*.cu' '*.cuh' | xargs clang-format --dry-run --Werror && python3 scripts/check_layering.py
+
+clean:  ## remove builds (not the model)
+	@rm -rf build build-address build-thread build-fuzz

@@ -1,0 +1,111 @@
+"""The main job on a real model: a chat through a prefill worker and a decode worker, streamed, and where its time went."""
+import http.client
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+QUESTION = os.environ.get("BATON_DEMO_QUESTION", "In three sentences: why is the sky blue, and why is the sunset red?")
+START_LIMIT_S = 120
+
+
+def wait_until_ready(server, port):
+    """Returns when the server can serve; ends the demo with its reason when it cannot."""
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            sys.exit(f"demo: the server ended with code {server.returncode}; its messages are above")
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.05)
+    sys.exit(f"demo: not ready after {START_LIMIT_S} s")
+
+
+def chat(port):
+    """Streams one answer to the terminal. Returns (seconds to the first token, usage, the server's account of the time)."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    body = {
+        "model": "default",
+        "messages": [{"role": "user", "content": QUESTION}],
+        "temperature": 0,
+        "max_tokens": 120,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    models = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    models.request("GET", "/v1/models")
+    body["model"] = json.load(models.getresponse())["data"][0]["id"]
+    started = time.monotonic()
+    connection.request("POST", "/v1/chat/completions", json.dumps(body),
+                       {"Content-Type": "application/json", "x-baton-explain": "1"})
+    response = connection.getresponse()
+    if response.status != 200:
+        sys.exit(f"demo: HTTP {response.status}: {response.read().decode()}")
+    first = usage = explain = None
+    for raw in response:
+        line = raw.decode().strip()
+        if not line.startswith("data: ") or line == "data: [DONE]":
+            continue
+        event = json.loads(line[6:])
+        if "error" in event:
+            sys.exit(f"demo: {event['error']['message']}")
+        usage = event.get("usage") or usage
+        explain = event.get("baton") or explain
+        for choice in event.get("choices", []):
+            text = choice.get("delta", {}).get("content") or ""
+            if text:
+                first = first or time.monotonic() - started
+                print(text, end="", flush=True)
+    print()
+    if first is None or usage is None or explain is None:
+        sys.exit("demo: the answer had no text, usage or account of its time")
+    return first, usage, explain, time.monotonic() - started
+
+
+def report(first, usage, explain, total):
+    waterfall = explain["waterfall"][0] if isinstance(explain.get("waterfall"), list) else explain.get("waterfall", explain)
+    tokens = usage["completion_tokens"]
+    print("\nwhere the time went")
+    print(f"  queue        {waterfall['queue_us'] / 1e3:8.1f} ms")
+    print(f"  prefill      {waterfall['prefill_us'] / 1e3:8.1f} ms   {usage['prompt_tokens']} tokens on worker {waterfall['prefill_worker']}")
+    print(f"  hand-off     {waterfall['handoff_us'] / 1e3:8.1f} ms   {waterfall['handoff_bytes']} bytes to worker "
+          f"{waterfall['decode_worker']} over {waterfall['handoff_path'] or 'nothing: prefilled where it decodes'}")
+    print(f"  first token  {first * 1e3:8.1f} ms   as the client saw it")
+    print(f"  decode       {(tokens - 1) / max(total - first, 1e-9):8.1f} tokens/s, {tokens} tokens")
+    if waterfall["handoff_bytes"] <= 0:
+        sys.exit("demo: nothing was handed over")
+
+
+def main():
+    command = [str(ROOT / "build" / "baton"), "serve", str(MODEL), "--prefill", "1x1", "--decode", "1x1"]
+    port = int(os.environ.get("BATON_DEMO_PORT", "8011"))
+    print("$ build/baton " + " ".join([*command[1:2], str(MODEL.relative_to(ROOT)), *command[3:]]))
+    server = subprocess.Popen([*command, "--port", str(port)])
+    try:
+        wait_until_ready(server, port)
+        print(f"\nuser: {QUESTION}\n")
+        report(*chat(port))
+    finally:
+        if server.poll() is None:
+            server.send_signal(signal.SIGTERM)
+        try:
+            code = server.wait(timeout=40)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            sys.exit("demo: the server did not stop")
+    if code != 0:
+        sys.exit(f"demo: the server ended with code {code}")
+
+
+if __name__ == "__main__":
+    main()

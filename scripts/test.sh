@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Runs the tests and prints the counts: `test.sh`, `test.sh unit`, `test.sh python`.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+what=${1:-all}
+passed=0 failed=0
+count() { passed=$((passed + $1)); failed=$((failed + $2)); }
+
+unit() {
+  local log; log=$(mktemp)
+  for program in build/src/*/*_test build/tests/*_test; do
+    [ -x "$program" ] || continue
+    local name; name=$(basename "$program")
+    if timeout 600 "$program" --gtest_brief=1 >"$log" 2>&1; then
+      local n; n=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) tests\?\./\1/p' "$log" | tail -n 1)
+      printf '  %-32s %5s passed\n' "$name" "${n:-0}"
+      count "${n:-0}" 0
+    else
+      cat "$log"
+      local bad; bad=$(grep -c '^\[  FAILED  \] .*ms)$' "$log")
+      printf '  %-32s FAILED\n' "$name"
+      count 0 $((bad > 0 ? bad : 1))
+    fi
+  done
+  for program in build/tests/*_fuzz; do
+    [ -x "$program" ] || continue
+    local name; name=$(basename "$program")
+    if timeout 120 "$program" "tests/fuzz/corpus/$name" >"$log" 2>&1; then
+      printf '  %-32s corpus replayed\n' "$name"
+      count 1 0
+    else
+      tail -n 30 "$log"
+      printf '  %-32s FAILED\n' "$name"
+      count 0 1
+    fi
+  done
+  rm -f "$log"
+}
+
+python() {
+  local log; log=$(mktemp)
+  .venv/bin/python -m pytest tests -q --durations=10 -p no:cacheprovider 2>&1 | tee "$log"
+  local n bad errors
+  n=$(sed -n 's/.* \([0-9][0-9]*\) passed.*/\1/p; s/^\([0-9][0-9]*\) passed.*/\1/p' "$log" | tail -n 1)
+  bad=$(sed -n 's/.*[^0-9]\([0-9][0-9]*\) failed.*/\1/p; s/^\([0-9][0-9]*\) failed.*/\1/p' "$log" | tail -n 1)
+  errors=$(sed -n 's/.* \([0-9][0-9]*\) errors\?.*/\1/p' "$log" | tail -n 1)
+  count "${n:-0}" $((${bad:-0} + ${errors:-0}))
+  [ -n "$n" ] || count 0 1  # nothing passed: the run itself is broken
+  rm -f "$log"
+}
+
+if [ "$what" != python ]; then echo "C++ tests"; unit; fi
+if [ "$what" != unit ]; then echo "Python tests"; python; fi
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

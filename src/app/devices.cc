@@ -1,0 +1,36 @@
+#include "app/devices.h"
+
+#include <cstdio>
+#include <fstream>
+#include <string>
+
+#include "app/version.h"
+#include "backend/backend.h"
+#include "device/machine.h"
+
+namespace baton {
+namespace {
+
+std::string ProcessorName() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  }
+  return "unknown processor";
+}
+
+}  // namespace
+
+int RunDevices() {
+  const MachineLimits machine = ReadMachineLimits();
+  constexpr double kGib = 1024.0 * 1024 * 1024;
+  std::printf("%s\n", VersionText().c_str());
+  std::printf("cpu   %s, %d cores for this process, %.1f GiB of memory, %.1f free\n", ProcessorName().c_str(), machine.cores,
+              static_cast<double>(machine.memory_bytes) / kGib, static_cast<double>(machine.available_bytes) / kGib);
+  if (auto backend = CreateCpuBackend({.threads = 1}); backend.ok()) {
+    std::printf("      code path: %s (--cpu-isa forces another)\n", (*backend)->info().instruction_set.c_str());
+  }
+  return 0;
+}
+
+}  // namespace baton
