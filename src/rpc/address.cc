@@ -17,7 +17,7 @@
 #include <thread>
 #include <utility>
 
-#include "rpc/steady_clock.h"
+#include "base/steady_clock.h"
 
 namespace baton {
 

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-#include "rpc/steady_clock.h"
+#include "base/steady_clock.h"
 
 namespace baton {
 

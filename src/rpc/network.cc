@@ -9,12 +9,12 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/steady_clock.h"
 #include "rpc/address.h"
 #include "rpc/event_loop.h"
 #include "rpc/handshake.h"
 #include "rpc/session.h"
 #include "rpc/socket_session.h"
-#include "rpc/steady_clock.h"
 
 namespace baton {
 

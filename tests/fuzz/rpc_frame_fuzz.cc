@@ -1,7 +1,7 @@
 // Folders: rpc
 // The frame decoder against a parser that sees the whole stream at once: however the stream is cut, the same frames
 // come out, or the same refusal.
-#include <fcntl.h>
+#include <sys/eventfd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -55,7 +55,7 @@ Outcome ParseWhole(std::string_view stream, size_t fds) {
 Outcome ParseInPieces(std::string_view stream, size_t fds, uint32_t seed) {
   FrameDecoder decoder(kLimit);
   for (size_t i = 0; i < fds; ++i) {
-    if (!decoder.AddFd(UniqueFd(dup(0))).ok()) std::abort();
+    if (!decoder.AddFd(UniqueFd(eventfd(0, EFD_CLOEXEC))).ok()) std::abort();
   }
   Outcome outcome;
   while (!stream.empty()) {

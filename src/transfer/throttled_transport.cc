@@ -1,0 +1,75 @@
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "base/mutex.h"
+#include "base/steady_clock.h"
+#include "transfer/queued_memory.h"
+
+namespace baton {
+
+namespace {
+
+// Hands pieces to the real memory, one at a time and not too soon.
+class ThrottledWriter : public PieceWriter {
+ public:
+  ThrottledWriter(std::unique_ptr<RemoteMemory> inner, double bytes_per_second)
+      : inner_(std::move(inner)), bytes_per_second_(bytes_per_second) {}
+
+  absl::Status WritePiece(const CopyRange& piece, Epoch tag) override {
+    const int64_t start_us = SteadyMicroseconds();
+    if (bytes_per_second_ > 0) {
+      free_us_ = std::max(free_us_, start_us) + static_cast<int64_t>(1e6 * piece.bytes / bytes_per_second_);
+      std::this_thread::sleep_for(std::chrono::microseconds(free_us_ - start_us));
+    }
+    absl::Status status;  // set before Flush returns
+    BATON_RETURN_IF_ERROR(
+        inner_->Post({piece}, tag, [&status](const TransferResult& result) { status = result.status; }));
+    inner_->Flush();
+    return status;
+  }
+
+ private:
+  const std::unique_ptr<RemoteMemory> inner_;
+  const double bytes_per_second_;
+  int64_t free_us_ = 0;  // the path is busy until then
+};
+
+class ThrottledTransport : public Transport {
+ public:
+  ThrottledTransport(std::unique_ptr<Transport> inner, const ThrottleOptions& options)
+      : inner_(std::move(inner)), options_(options), capabilities_(inner_->capabilities()) {
+    capabilities_.advice = "the path is throttled on purpose";
+    int64_t piece_bytes = kPieceBytes;
+    // Pieces of five milliseconds, so that a slow path can be cancelled quickly too.
+    if (options.bytes_per_second > 0) {
+      piece_bytes = std::clamp<int64_t>(static_cast<int64_t>(options.bytes_per_second / 200), 256, kPieceBytes);
+    }
+    queue_ = TransferQueue::Create("copy-throttled", piece_bytes);
+  }
+
+  const std::string& name() const override { return inner_->name(); }
+  const TransportCapabilities& capabilities() const override { return capabilities_; }
+  absl::StatusOr<ExportedMemory> Export(const LocalMemory& memory) override { return inner_->Export(memory); }
+  absl::StatusOr<std::unique_ptr<RemoteMemory>> Import(std::string_view descriptor, UniqueFd fd) override {
+    BATON_ASSIGN_OR_RETURN(std::unique_ptr<RemoteMemory> inner, inner_->Import(descriptor, std::move(fd)));
+    const int64_t bytes = inner->bytes();
+    return MakeQueuedMemory(queue_, std::make_unique<ThrottledWriter>(std::move(inner), options_.bytes_per_second),
+                            bytes, options_.delay_us);
+  }
+
+ private:
+  const std::unique_ptr<Transport> inner_;
+  const ThrottleOptions options_;
+  TransportCapabilities capabilities_;
+  std::shared_ptr<TransferQueue> queue_;
+};
+
+}  // namespace
+
+std::unique_ptr<Transport> MakeThrottledTransport(std::unique_ptr<Transport> inner, const ThrottleOptions& options) {
+  return std::make_unique<ThrottledTransport>(std::move(inner), options);
+}
+
+}  // namespace baton

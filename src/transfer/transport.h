@@ -1,0 +1,113 @@
+// Moves byte ranges into the memory of another process or device. Knows ranges, never blocks.
+//
+//   Owner of the memory:                                        Writer:
+//     auto transport = MakeSharedMemoryTransport();               auto transport = MakeSharedMemoryTransport();
+//     auto exported = transport->Export({base, bytes, fd});       auto remote = transport->Import(descriptor, fd);
+//     … send exported->descriptor and exported->fd …  ──────>     remote->Post({{from, to_offset, bytes}}, epoch,
+//     done);
+//
+// Threading: every method from any thread. Callbacks come from the transport's own thread, one at a time, and must not
+//   block; they may Post and Cancel, but not Flush.
+// Ownership: a RemoteMemory may outlive its Transport. Destroying it cancels what is left and waits until no byte moves
+//   any more (at most one piece, about a millisecond); each callback has been called by then. Sources stay valid until
+//   their callback.
+// Errors: InvalidArgument for a range out of bounds or a descriptor that does not fit, before any byte moves;
+// Cancelled;
+//   Unavailable when the path is gone.
+// Limits: the queue is bounded by what callers post; copies go in pieces of at most 1 MiB, so that Cancel is quick.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "base/unique_fd.h"
+#include "core/ids.h"
+
+namespace baton {
+
+// Memory of this process that others shall write.
+struct LocalMemory {
+  uint8_t* base = nullptr;
+  int64_t bytes = 0;
+  int shareable_fd = -1;  // memfd of the whole range, if there is one; its owner keeps it
+};
+
+// What the writer needs to know. The memory can be imported while this lives; imports that exist go on.
+struct ExportedMemory {
+  std::string descriptor;  // opaque
+  int fd = -1;             // to be sent with it; -1: none. Belongs to the memory's owner
+  std::shared_ptr<void> registration;
+};
+
+struct CopyRange {
+  const uint8_t* from = nullptr;
+  int64_t to_offset = 0;  // in the remote memory
+  int64_t bytes = 0;
+};
+
+struct TransferResult {
+  absl::Status status;
+  int64_t bytes = 0;    // written; less than posted when the status is not OK
+  int64_t copy_us = 0;  // spent on moving them, without the time in the queue
+};
+using TransferDone = std::function<void(const TransferResult&)>;
+
+struct TransferStats {
+  int64_t bytes = 0;
+  int64_t copy_us = 0;
+  int64_t posts = 0;      // ended, cancelled ones included
+  int64_t cancelled = 0;  // posts
+};
+
+class RemoteMemory {
+ public:
+  virtual ~RemoteMemory() = default;
+  virtual int64_t bytes() const = 0;
+  // Posts of one tag are written first in, first out. `done` is called exactly once if OK is returned, never otherwise;
+  // when it is called with OK, the other side can see every byte. No ranges: only `done`, in order.
+  virtual absl::Status Post(std::vector<CopyRange> ranges, Epoch tag, TransferDone done) = 0;
+  // Posts of `tag` that have not ended do so now, with Cancelled. When `done` is called (after their callbacks), no
+  // byte of them is written any more. Posts that follow are new work.
+  virtual void Cancel(Epoch tag, std::function<void()> done) = 0;
+  // Waits until everything posted before has ended, callbacks included.
+  virtual void Flush() = 0;
+  virtual TransferStats stats() const = 0;
+};
+
+// Read once.
+struct TransportCapabilities {
+  bool needs_fd = false;                  // Export needs a shareable descriptor and Import gets it
+  bool crosses_processes = false;         // else only memory of the same process can be imported
+  bool overlaps_compute = false;          // copies run on hardware of their own, not on a core that could compute
+  double floor_gigabytes_per_second = 0;  // a healthy path is faster
+  std::string advice;                     // what to look at when it is slower
+};
+
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual const std::string& name() const = 0;  // "shm"
+  virtual const TransportCapabilities& capabilities() const = 0;
+  virtual absl::StatusOr<ExportedMemory> Export(const LocalMemory& memory) = 0;
+  // `descriptor` are foreign bytes; `fd` came with them.
+  virtual absl::StatusOr<std::unique_ptr<RemoteMemory>> Import(std::string_view descriptor, UniqueFd fd) = 0;
+};
+
+// Memory of the same process.
+std::unique_ptr<Transport> MakeLocalTransport();
+// A memfd of another process on this machine, mapped (device/host_memory.h).
+std::unique_ptr<Transport> MakeSharedMemoryTransport();
+
+// For tests: like `inner`, but slow.
+struct ThrottleOptions {
+  double bytes_per_second = 0;  // 0: not limited
+  int64_t delay_us = 0;         // from Post to the first byte
+};
+std::unique_ptr<Transport> MakeThrottledTransport(std::unique_ptr<Transport> inner, const ThrottleOptions& options);
+
+}  // namespace baton

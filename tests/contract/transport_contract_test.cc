@@ -1,0 +1,520 @@
+// Folders: transfer
+// What every Transport promises (transfer/transport.h), run over all of them. A new one is one line in AllTransports.
+//
+// Writers that are processes of their own are forked while this process has no thread: a transport starts its thread
+// with the first post, and owners of memory never post.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/mutex.h"
+#include "device/host_memory.h"
+#include "transfer/transport.h"
+
+namespace baton {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr int64_t kBytes = 8 << 20;
+constexpr auto kPatience = std::chrono::seconds(20);
+constexpr uint8_t kPoison = 0xa5;
+
+struct Implementation {
+  std::string name;
+  std::function<std::unique_ptr<Transport>()> make;
+};
+
+std::vector<Implementation> AllTransports() {
+  const ThrottleOptions throttle = {.bytes_per_second = 2e9, .delay_us = 300};
+  return {
+      {"Local", [] { return MakeLocalTransport(); }},
+      {"Shm", [] { return MakeSharedMemoryTransport(); }},
+      {"ThrottledLocal", [throttle] { return MakeThrottledTransport(MakeLocalTransport(), throttle); }},
+      {"ThrottledShm", [throttle] { return MakeThrottledTransport(MakeSharedMemoryTransport(), throttle); }},
+  };
+}
+
+template <typename Condition>
+bool WaitUntil(Condition condition) {
+  const auto deadline = steady_clock::now() + kPatience;
+  while (!condition()) {
+    if (steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
+  return true;
+}
+
+int CountFds() {
+  int count = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) ++count;
+  return count;
+}
+
+std::vector<uint8_t> RandomBytes(int64_t count, uint32_t seed) {
+  std::vector<uint8_t> bytes(count);
+  std::mt19937 random(seed);
+  for (int64_t i = 0; i + 4 <= count; i += 4) {
+    const uint32_t word = random();
+    std::memcpy(bytes.data() + i, &word, 4);
+  }
+  return bytes;
+}
+
+// Counts callbacks, and keeps what they said.
+class Results {
+ public:
+  TransferDone Next() {
+    return [this, index = posted_++](const TransferResult& result) {
+      MutexLock lock(mutex_);
+      order_.push_back(index);
+      results_.push_back(result);
+    };
+  }
+  int posted() const { return posted_; }
+  std::vector<int> order() {
+    MutexLock lock(mutex_);
+    return order_;
+  }
+  std::vector<TransferResult> results() {
+    MutexLock lock(mutex_);
+    return results_;
+  }
+
+ private:
+  std::atomic<int> posted_ = 0;
+  Mutex mutex_;
+  std::vector<int> order_ BATON_GUARDED_BY(mutex_);
+  std::vector<TransferResult> results_ BATON_GUARDED_BY(mutex_);
+};
+
+class TransportContractTest : public testing::TestWithParam<Implementation> {
+ protected:
+  TransportContractTest() : memory_(*HostMemory::Create("contract", kBytes)), transport_(GetParam().make()) {
+    exported_ = *transport_->Export({memory_.data(), memory_.bytes(), memory_.fd()});
+  }
+  absl::StatusOr<std::unique_ptr<RemoteMemory>> ImportFrom(Transport& transport) {
+    UniqueFd fd;
+    if (exported_.fd >= 0) fd = UniqueFd(fcntl(exported_.fd, F_DUPFD_CLOEXEC, 0));
+    return transport.Import(exported_.descriptor, std::move(fd));
+  }
+  std::unique_ptr<RemoteMemory> Import() { return *ImportFrom(*transport_); }
+  bool CrossesProcesses() const { return transport_->capabilities().crosses_processes; }
+
+  void Poison() { std::memset(memory_.data(), kPoison, kBytes); }
+  // The first byte of [begin, end) that is not poison; end when there is none.
+  int64_t FirstChange(int64_t begin, int64_t end) {
+    const uint8_t* const data = memory_.data();
+    return std::find_if(data + begin, data + end, [](uint8_t byte) { return byte != kPoison; }) - data;
+  }
+
+  HostMemory memory_;
+  std::unique_ptr<Transport> transport_;
+  ExportedMemory exported_;
+};
+
+INSTANTIATE_TEST_SUITE_P(All, TransportContractTest, testing::ValuesIn(AllTransports()),
+                         [](const auto& info) { return info.param.name; });
+
+TEST_P(TransportContractTest, OverlappingRandomRangesLeaveWhatTheirOrderSays) {
+  auto remote = Import();
+  ASSERT_EQ(remote->bytes(), kBytes);
+  const std::vector<uint8_t> source = RandomBytes(kBytes, 1);
+  std::vector<uint8_t> expected(memory_.data(), memory_.data() + kBytes);
+  std::mt19937 random(2);
+  Results results;
+  for (int i = 0; i < 60; ++i) {
+    std::vector<CopyRange> ranges(random() % 5);
+    for (CopyRange& range : ranges) {
+      const int64_t limits[] = {1, 100, 70'000, 3 << 20};
+      range.bytes = random() % limits[random() % 4];
+      range.to_offset = random() % (kBytes - range.bytes + 1);
+      range.from = source.data() + random() % (kBytes - range.bytes + 1);
+      std::memcpy(expected.data() + range.to_offset, range.from, range.bytes);
+    }
+    ASSERT_TRUE(remote->Post(ranges, Epoch{7}, results.Next()).ok());
+  }
+  remote->Flush();
+  EXPECT_EQ(results.results().size(), 60u);
+  EXPECT_TRUE(std::equal(expected.begin(), expected.end(), memory_.data()));
+}
+
+TEST_P(TransportContractTest, RangesOutOfBoundsAreRefusedBeforeAnyByteMoves) {
+  auto remote = Import();
+  Poison();
+  const std::vector<uint8_t> source(kBytes, 1);
+  constexpr int64_t kMax = INT64_MAX;
+  for (const CopyRange& bad :
+       {CopyRange{source.data(), kBytes, 1}, CopyRange{source.data(), kBytes - 1, 2}, CopyRange{source.data(), -1, 1},
+        CopyRange{source.data(), 0, -1}, CopyRange{source.data(), kMax, 1}, CopyRange{source.data(), 1, kMax},
+        CopyRange{source.data(), kMax, kMax}, CopyRange{source.data(), 0, kBytes + 1}, CopyRange{nullptr, 0, 1}}) {
+    bool called = false;
+    const absl::Status status =
+        remote->Post({{source.data(), 0, 100}, bad}, Epoch{1}, [&called](const TransferResult&) { called = true; });
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bad.to_offset << " " << bad.bytes;
+    remote->Flush();
+    EXPECT_FALSE(called);
+  }
+  EXPECT_EQ(FirstChange(0, kBytes), kBytes);
+  ASSERT_TRUE(remote->Post({{source.data(), kBytes, 0}, {source.data(), kBytes - 1, 1}}, Epoch{1}, nullptr).ok());
+  remote->Flush();
+  EXPECT_EQ(FirstChange(0, kBytes), kBytes - 1);
+}
+
+TEST_P(TransportContractTest, CallbacksOfOneTagComeInOrderAndSayWhatWasWritten) {
+  auto remote = Import();
+  const std::vector<uint8_t> source(3 << 20, 1);
+  Results results;
+  for (int i = 0; i < 20; ++i) {
+    const int64_t bytes = i % 4 == 3 ? 0 : (i % 2 == 0 ? 3 << 20 : 10);
+    std::vector<CopyRange> ranges;
+    if (bytes > 0) ranges = {{source.data(), 0, bytes}, {source.data(), 100, 5}};
+    ASSERT_TRUE(remote->Post(std::move(ranges), Epoch{1}, results.Next()).ok());
+  }
+  remote->Flush();
+  const std::vector<TransferResult> all = results.results();
+  ASSERT_EQ(all.size(), 20u);
+  int64_t total = 0;
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(results.order()[i], i);
+    EXPECT_TRUE(all[i].status.ok());
+    EXPECT_EQ(all[i].bytes, i % 4 == 3 ? 0 : (i % 2 == 0 ? (3 << 20) + 5 : 15)) << i;
+    total += all[i].bytes;
+  }
+  EXPECT_EQ(remote->stats().bytes, total);
+  EXPECT_EQ(remote->stats().posts, 20);
+  EXPECT_EQ(remote->stats().cancelled, 0);
+  EXPECT_GT(remote->stats().copy_us, 0);
+}
+
+TEST_P(TransportContractTest, AfterACancelHasEndedNoByteOfItsTagIsWritten) {
+  auto remote = Import();
+  const std::vector<uint8_t> source(kBytes, 1);
+  Results results;
+  for (int i = 0; i < 40; ++i) {
+    ASSERT_TRUE(remote->Post({{source.data(), 0, kBytes}}, Epoch{1}, results.Next()).ok());
+  }
+  ASSERT_TRUE(WaitUntil([this] { return std::atomic_ref(memory_.data()[0]).load() == 1; }));
+  std::atomic<bool> cancelled = false;
+  remote->Cancel(Epoch{1}, [&] {
+    EXPECT_EQ(results.results().size(), 40u);  // their callbacks came before
+    cancelled = true;
+  });
+  ASSERT_TRUE(WaitUntil([&cancelled] { return cancelled.load(); }));
+  Poison();
+  std::this_thread::sleep_for(milliseconds(30));
+  EXPECT_EQ(FirstChange(0, kBytes), kBytes);
+  int not_written = 0;
+  for (const TransferResult& result : results.results()) {
+    if (absl::IsCancelled(result.status)) {
+      ++not_written;
+      EXPECT_LT(result.bytes, kBytes);
+    } else {
+      EXPECT_EQ(result.bytes, kBytes);
+    }
+  }
+  EXPECT_GT(not_written, 0);
+  EXPECT_EQ(remote->stats().cancelled, not_written);
+  // The tag can be used again.
+  ASSERT_TRUE(remote->Post({{source.data(), 5, 1}}, Epoch{1}, results.Next()).ok());
+  remote->Flush();
+  EXPECT_EQ(FirstChange(0, kBytes), 5);
+}
+
+TEST_P(TransportContractTest, ACancelLeavesOtherTagsAlone) {
+  auto remote = Import();
+  auto other = Import();
+  const std::vector<uint8_t> source = RandomBytes(kBytes, 3);
+  Results cancelled, kept;
+  constexpr int64_t kHalf = kBytes / 2;
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(remote->Post({{source.data(), 0, kHalf}}, Epoch{1}, cancelled.Next()).ok());
+    ASSERT_TRUE(remote->Post({{source.data() + kHalf, kHalf, kHalf / 2}}, Epoch{2}, kept.Next()).ok());
+    ASSERT_TRUE(
+        other->Post({{source.data() + kHalf + kHalf / 2, kHalf + kHalf / 2, kHalf / 2}}, Epoch{1}, kept.Next()).ok());
+  }
+  remote->Cancel(Epoch{1}, nullptr);
+  remote->Flush();
+  other->Flush();
+  EXPECT_EQ(cancelled.results().size(), 10u);
+  ASSERT_EQ(kept.results().size(), 20u);
+  for (const TransferResult& result : kept.results()) EXPECT_TRUE(result.status.ok());
+  EXPECT_TRUE(std::equal(source.begin() + kHalf, source.end(), memory_.data() + kHalf));
+}
+
+TEST_P(TransportContractTest, ADestroyedRemoteMemoryIsNeverWrittenAgain) {
+  auto remote = Import();
+  const std::vector<uint8_t> source(kBytes, 1);
+  Results results;
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_TRUE(remote->Post({{source.data(), 0, kBytes}}, Epoch{1}, results.Next()).ok());
+  }
+  transport_.reset();  // an import outlives its transport
+  remote.reset();
+  EXPECT_EQ(results.results().size(), 20u);
+  Poison();
+  std::this_thread::sleep_for(milliseconds(20));
+  EXPECT_EQ(FirstChange(0, kBytes), kBytes);
+}
+
+TEST_P(TransportContractTest, ACallbackMayDestroyTheRemoteMemoryAndTheTransport) {
+  std::shared_ptr<RemoteMemory> remote = Import();
+  const std::vector<uint8_t> source(1000, 1);
+  std::atomic<int> calls = 0;
+  std::atomic<bool> gone = false;
+  std::shared_ptr<void> last(nullptr, [&gone](void*) { gone = true; });
+  std::atomic<bool> go = false;
+  RemoteMemory& raw = *remote;
+  ASSERT_TRUE(raw.Post({{source.data(), 0, 1000}}, Epoch{1},
+                       [&, remote, last,
+                        transport = std::shared_ptr<Transport>(std::move(transport_))](const TransferResult&) mutable {
+                         while (!go) std::this_thread::yield();
+                         transport.reset();
+                         remote.reset();  // the last: cancels the second post
+                         EXPECT_EQ(calls, 1);
+                         ++calls;
+                       })
+                  .ok());
+  ASSERT_TRUE(raw.Post({{source.data(), 0, 1000}}, Epoch{1},
+                       [&](const TransferResult& result) {
+                         EXPECT_TRUE(absl::IsCancelled(result.status));
+                         ++calls;
+                       })
+                  .ok());
+  remote.reset();
+  last.reset();
+  go = true;
+  ASSERT_TRUE(WaitUntil([&] { return gone.load(); }));
+  EXPECT_EQ(calls, 2);
+  std::this_thread::sleep_for(milliseconds(5));  // the orphaned thread ends
+}
+
+TEST_P(TransportContractTest, ThreadsPostAtTheSameTime) {
+  auto remote = Import();
+  constexpr int kThreads = 4, kPosts = 50;
+  constexpr int64_t kShare = kBytes / kThreads;
+  const std::vector<uint8_t> source = RandomBytes(kBytes, 4);
+  std::vector<uint8_t> expected(memory_.data(), memory_.data() + kBytes);
+  Results results;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      std::mt19937 random(t);
+      for (int i = 0; i < kPosts; ++i) {
+        const int64_t bytes = random() % (kShare / 20);
+        const int64_t offset = t * kShare + random() % (kShare - bytes);
+        const uint8_t* from = source.data() + random() % (kBytes - bytes);
+        std::memcpy(expected.data() + offset, from, bytes);
+        EXPECT_TRUE(remote->Post({{from, offset, bytes}}, Epoch{static_cast<uint64_t>(t)}, results.Next()).ok());
+        if (i % 10 == 9) remote->Flush();
+        if (i % 10 == 4) remote->Cancel(Epoch{1000}, nullptr);  // nobody's
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  remote->Flush();
+  EXPECT_EQ(results.results().size(), static_cast<size_t>(kThreads * kPosts));
+  EXPECT_TRUE(std::equal(expected.begin(), expected.end(), memory_.data()));
+}
+
+TEST_P(TransportContractTest, CallbacksMayPostAndCancel) {
+  auto remote = Import();
+  const std::vector<uint8_t> source(100, 9);
+  std::atomic<int> left = 20;
+  std::function<void(const TransferResult&)> again = [&](const TransferResult&) {
+    remote->Cancel(Epoch{5}, nullptr);
+    const int next = --left;
+    if (next > 0) EXPECT_TRUE(remote->Post({{source.data(), next * 100, 100}}, Epoch{1}, again).ok());
+  };
+  ASSERT_TRUE(remote->Post({{source.data(), 0, 100}}, Epoch{1}, again).ok());
+  ASSERT_TRUE(WaitUntil([&left] { return left == 0; }));
+  remote->Flush();
+  EXPECT_EQ(memory_.data()[1999], 9);
+}
+
+TEST_P(TransportContractTest, DescriptorsThatDoNotFitAreRefused) {
+  const std::string good = exported_.descriptor;
+  std::string tampered = good;
+  for (char& byte : tampered) byte = static_cast<char>(byte ^ 0x5a);
+  std::string other_numbers = good;
+  for (size_t i = 8; i < other_numbers.size(); ++i) other_numbers[i] = static_cast<char>(0x7f);
+  for (const std::string& bad : {std::string(), std::string("x"), good.substr(1), good.substr(0, good.size() - 1),
+                                 good + "x", tampered, other_numbers, std::string(1000, '\0')}) {
+    exported_.descriptor = bad;
+    const absl::StatusOr<std::unique_ptr<RemoteMemory>> remote = ImportFrom(*transport_);
+    ASSERT_FALSE(remote.ok());
+    EXPECT_EQ(remote.status().code(), absl::StatusCode::kInvalidArgument) << remote.status();
+  }
+  if (!transport_->capabilities().needs_fd) return;
+  EXPECT_EQ(transport_->Import(good, UniqueFd()).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(transport_->Export({memory_.data(), kBytes, -1}).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_P(TransportContractTest, NothingIsLeftBehind) {
+  const int before = CountFds();
+  for (int i = 0; i < 10; ++i) {
+    auto remote = Import();
+    const uint8_t byte = 1;
+    ASSERT_TRUE(remote->Post({{&byte, i, 1}}, Epoch{1}, nullptr).ok());
+    remote->Flush();
+    // No mapping has a name that could stay in a file system.
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; std::getline(maps, line);) EXPECT_EQ(line.find("/dev/shm/"), line.npos) << line;
+  }
+  EXPECT_EQ(CountFds(), before);
+}
+
+// ---- writers that are processes of their own ----
+
+class WriterProcess {
+ public:
+  // `work` runs in a process of its own, with a pipe to tell the test something.
+  explicit WriterProcess(const std::function<void(int pipe)>& work) {
+    int ends[2];
+    EXPECT_EQ(pipe(ends), 0);
+    news_ = UniqueFd(ends[0]);
+    UniqueFd writing_end(ends[1]);
+    pid_ = fork();
+    if (pid_ == 0) {
+      alarm(60);  // whatever happens to the test
+      work(writing_end.get());
+      _exit(0);
+    }
+  }
+  ~WriterProcess() {
+    if (pid_ > 0) {
+      kill(pid_, SIGKILL);
+      Reap();
+    }
+  }
+  pid_t pid() const { return pid_; }
+  // The wait status.
+  int Reap() {
+    int status = 0;
+    EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
+    pid_ = 0;
+    return status;
+  }
+  bool WaitForByte() {
+    pollfd ready = {.fd = news_.get(), .events = POLLIN};
+    char byte;
+    return poll(&ready, 1, 20'000) == 1 && read(news_.get(), &byte, 1) == 1;
+  }
+
+ private:
+  UniqueFd news_;
+  pid_t pid_ = 0;
+};
+
+class CrossProcessContractTest : public TransportContractTest {
+ protected:
+  void SetUp() override {
+    if (!CrossesProcesses()) GTEST_SKIP() << "this transport stays within one process";
+  }
+  // In the writer's process: never returns a null pointer.
+  std::unique_ptr<RemoteMemory> ImportInWriter(std::unique_ptr<Transport>& transport) {
+    transport = GetParam().make();
+    auto remote = ImportFrom(*transport);
+    if (!remote.ok()) _exit(3);
+    return *std::move(remote);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(All, CrossProcessContractTest, testing::ValuesIn(AllTransports()),
+                         [](const auto& info) { return info.param.name; });
+
+TEST_P(CrossProcessContractTest, WhatACallbackTellsOfIsVisible) {
+  const std::vector<uint8_t> source = RandomBytes(kBytes, 5);
+  WriterProcess writer([&](int news) {
+    std::unique_ptr<Transport> transport;
+    auto remote = ImportInWriter(transport);
+    std::vector<CopyRange> ranges;
+    for (int64_t offset = 0; offset < kBytes; offset += 100'000) {
+      ranges.push_back({source.data() + offset, offset, std::min<int64_t>(100'000, kBytes - offset)});
+    }
+    const absl::Status status = remote->Post(ranges, Epoch{1}, [news](const TransferResult& result) {
+      if (write(news, result.status.ok() ? "y" : "n", 1) != 1) _exit(4);
+    });
+    if (!status.ok()) _exit(5);
+    pause();
+  });
+  ASSERT_TRUE(writer.WaitForByte());
+  EXPECT_TRUE(std::equal(source.begin(), source.end(), memory_.data()));
+}
+
+TEST_P(CrossProcessContractTest, AKilledWriterWritesNothingAfterItWasReaped) {
+  Poison();
+  WriterProcess writer([&](int) {
+    std::unique_ptr<Transport> transport;
+    auto remote = ImportInWriter(transport);
+    const std::vector<uint8_t> source(kBytes, 1);
+    while (true) {
+      if (!remote->Post({{source.data(), 0, kBytes}}, Epoch{1}, nullptr).ok()) _exit(5);
+      remote->Flush();
+    }
+  });
+  ASSERT_TRUE(WaitUntil([this] { return std::atomic_ref(memory_.data()[kBytes / 3]).load() == 1; }));
+  kill(writer.pid(), SIGKILL);
+  ASSERT_TRUE(WIFSIGNALED(writer.Reap()));
+  Poison();
+  std::this_thread::sleep_for(milliseconds(50));
+  EXPECT_EQ(FirstChange(0, kBytes), kBytes);
+}
+
+TEST_P(CrossProcessContractTest, AFrozenWriterResumesAndWritesOnlyItsOwnRanges) {
+  Poison();
+  constexpr int64_t kBegin = kBytes / 4, kEnd = kBytes / 2;
+  WriterProcess writer([&](int news) {
+    std::unique_ptr<Transport> transport;
+    auto remote = ImportInWriter(transport);
+    const std::vector<uint8_t> source(kEnd - kBegin, 1);
+    for (int i = 0; i < 100; ++i) {
+      if (!remote->Post({{source.data(), kBegin, kEnd - kBegin}}, Epoch{1}, nullptr).ok()) _exit(5);
+    }
+    remote->Flush();
+    if (write(news, "y", 1) != 1) _exit(4);
+  });
+  ASSERT_TRUE(WaitUntil([this] { return std::atomic_ref(memory_.data()[kEnd - 1]).load() == 1; }));
+  kill(writer.pid(), SIGSTOP);
+  int status = 0;
+  ASSERT_EQ(waitpid(writer.pid(), &status, WUNTRACED), writer.pid());
+  ASSERT_TRUE(WIFSTOPPED(status)) << "the writer ended before it could be frozen";
+  Poison();
+  std::this_thread::sleep_for(milliseconds(20));
+  EXPECT_EQ(FirstChange(0, kBytes), kBytes);
+  kill(writer.pid(), SIGCONT);
+  ASSERT_TRUE(writer.WaitForByte());
+  EXPECT_TRUE(WIFEXITED(writer.Reap()));
+  EXPECT_EQ(FirstChange(0, kBytes), kBegin);  // its late writes did arrive: no lease would have protected this memory
+  EXPECT_EQ(FirstChange(kEnd, kBytes), kBytes);
+}
+
+TEST_P(TransportContractTest, OnlyTransportsThatSaySoReachAnotherProcess) {
+  if (CrossesProcesses()) GTEST_SKIP() << "covered by CrossProcessContractTest";
+  WriterProcess writer([&](int) {
+    auto transport = GetParam().make();
+    const auto remote = ImportFrom(*transport);
+    _exit(remote.status().code() == absl::StatusCode::kInvalidArgument ? 0 : 1);
+  });
+  EXPECT_EQ(writer.Reap(), 0);
+}
+
+}  // namespace
+}  // namespace baton
