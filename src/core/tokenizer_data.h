@@ -32,6 +32,9 @@ struct TokenizerData {
     bool digits_individually = false;  // instead of a pattern: every digit (Unicode N) is a piece of its own
   };
   std::vector<Split> pre_tokenizer;
+  // Instead of `pre_tokenizer`: a name that GGUF files give in tokenizer.ggml.pre ("smollm"). It also brings the
+  // ignore_merges and normalize_nfc of that family of tokenizers; text/pre_tokenizer.h has the names.
+  std::string pre_tokenizer_preset;
   bool ignore_merges = false;  // a piece that is a whole token is taken without merging (Llama 3)
   bool normalize_nfc = false;  // Qwen 2
   bool add_prefix_space = false;

@@ -1,0 +1,203 @@
+#include "text/byte_pair_encoder.h"
+
+#include <algorithm>
+#include <bit>
+#include <functional>
+#include <utility>
+
+#include "text/byte_alphabet.h"
+
+namespace baton {
+namespace {
+
+constexpr size_t kShortPiece = 32;  // up to here, looking at every neighbour for the best merge is the fastest
+constexpr int32_t kMerged = -2;
+
+uint64_t PairOf(TokenId left, TokenId right) {
+  return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
+}
+size_t HashPair(uint64_t pair) {
+  pair *= 0x9e3779b97f4a7c15ull;
+  return pair ^ pair >> 32;
+}
+size_t HashBytes(std::string_view bytes) { return std::hash<std::string_view>()(bytes); }
+
+}  // namespace
+
+absl::StatusOr<BytePairEncoder> BytePairEncoder::Create(const TokenizerData& data, bool ignore_merges) {
+  BytePairEncoder encoder;
+  encoder.ignore_merges_ = ignore_merges;
+  encoder.IndexTokens(data);
+  Ids ids;
+  ids.reserve(data.tokens.size());
+  for (size_t i = 0; i < data.tokens.size(); ++i) ids.emplace(data.tokens[i], static_cast<TokenId>(i));
+  BATON_RETURN_IF_ERROR(encoder.IndexMerges(data, ids));
+  encoder.stable_ = std::make_unique<std::atomic<uint8_t>[]>(data.tokens.size());
+  return encoder;
+}
+
+void BytePairEncoder::IndexTokens(const TokenizerData& data) {
+  const size_t count = data.tokens.size();
+  std::vector<bool> special(count);
+  for (const AddedToken& token : data.added_tokens) special[token.id] = special[token.id] || token.special;
+  byte_tokens_.fill(-1);
+  offsets_.reserve(count + 1);
+  whole_.resize(std::bit_ceil(2 * count + 2));
+  for (size_t i = 0; i < count; ++i) {
+    const TokenId id = static_cast<TokenId>(i);
+    const std::string bytes = BytesOfAlphabet(data.tokens[i]).value_or("");
+    offsets_.push_back(static_cast<uint32_t>(bytes_.size()));
+    if (bytes.empty()) continue;
+    if (bytes.size() == 1) byte_tokens_[static_cast<uint8_t>(bytes[0])] = id;
+    if (special[i]) continue;  // never what a piece of plain text becomes
+    bytes_.append(bytes);
+    const size_t hash = HashBytes(bytes);
+    size_t place = hash & (whole_.size() - 1);
+    while (whole_[place].token >= 0) place = (place + 1) & (whole_.size() - 1);
+    whole_[place] = {static_cast<uint32_t>(hash >> 32), id};
+  }
+  offsets_.push_back(static_cast<uint32_t>(bytes_.size()));
+}
+
+absl::Status BytePairEncoder::IndexMerges(const TokenizerData& data, const Ids& ids) {
+  merges_.resize(std::bit_ceil(2 * data.merges.size() + 2));
+  std::string merged;
+  for (size_t rank = 0; rank < data.merges.size(); ++rank) {
+    const auto& [left, right] = data.merges[rank];
+    merged.assign(left).append(right);
+    TokenId found[3];
+    const std::string_view parts[3] = {left, right, merged};
+    for (int i = 0; i < 3; ++i) {
+      const auto id = ids.find(parts[i]);
+      if (id == ids.end()) {
+        return InvalidArgument("merge ", rank, " (\"", left, "\" + \"", right, "\"): expected a token \"", parts[i],
+                               "\" in the vocabulary, found none; the tokenizer's files do not belong together");
+      }
+      found[i] = id->second;
+    }
+    InsertMerge({PairOf(found[0], found[1]), static_cast<int32_t>(rank), found[2]});
+  }
+  return absl::OkStatus();
+}
+
+void BytePairEncoder::InsertMerge(const Merge& merge) {
+  size_t place = HashPair(merge.pair) & (merges_.size() - 1);
+  while (merges_[place].token >= 0 && merges_[place].pair != merge.pair) place = (place + 1) & (merges_.size() - 1);
+  merges_[place] = merge;  // of two equal pairs the last counts, as in the reference
+}
+
+BytePairEncoder::Merge BytePairEncoder::FindMerge(TokenId left, TokenId right) const {
+  const uint64_t pair = PairOf(left, right);
+  for (size_t place = HashPair(pair) & (merges_.size() - 1); merges_[place].token >= 0;
+       place = (place + 1) & (merges_.size() - 1)) {
+    if (merges_[place].pair == pair) return merges_[place];
+  }
+  return {};
+}
+
+std::string_view BytePairEncoder::BytesOf(TokenId token) const {
+  return std::string_view(bytes_).substr(offsets_[token], offsets_[token + 1] - offsets_[token]);
+}
+
+TokenId BytePairEncoder::FindWhole(std::string_view piece) const {
+  const size_t hash = HashBytes(piece);
+  for (size_t place = hash & (whole_.size() - 1); whole_[place].token >= 0; place = (place + 1) & (whole_.size() - 1)) {
+    const WholeToken& entry = whole_[place];
+    if (entry.tag == static_cast<uint32_t>(hash >> 32) && BytesOf(entry.token) == piece) return entry.token;
+  }
+  return -1;
+}
+
+void BytePairEncoder::Encode(std::string_view piece, std::vector<TokenId>& tokens) const {
+  if (piece.empty()) return;
+  const TokenId whole = FindWhole(piece);
+  if (whole >= 0 && (ignore_merges_ || stable_[whole].load(std::memory_order_relaxed) == 1)) {
+    tokens.push_back(whole);
+    return;
+  }
+  const size_t before = tokens.size();
+  piece.size() <= kShortPiece ? MergeShort(piece, tokens) : MergeLong(piece, tokens);
+  if (whole >= 0) {
+    const bool stable = tokens.size() == before + 1 && tokens.back() == whole;
+    stable_[whole].store(stable ? 1 : 2, std::memory_order_relaxed);
+  }
+}
+
+void BytePairEncoder::MergeShort(std::string_view piece, std::vector<TokenId>& tokens) const {
+  Neighbour neighbours[kShortPiece];
+  size_t count = 0;
+  for (const char c : piece) {
+    const TokenId token = byte_tokens_[static_cast<uint8_t>(c)];
+    if (token >= 0) neighbours[count++].token = token;
+  }
+  const auto look = [&](size_t i) {
+    neighbours[i].merge = i + 1 < count ? FindMerge(neighbours[i].token, neighbours[i + 1].token) : Merge{};
+  };
+  for (size_t i = 0; i < count; ++i) look(i);
+  while (count > 1) {
+    size_t best = 0;
+    for (size_t i = 1; i + 1 < count; ++i) {
+      if (neighbours[i].merge.rank < neighbours[best].merge.rank) best = i;
+    }
+    if (neighbours[best].merge.rank == kNoMerge) break;
+    neighbours[best].token = neighbours[best].merge.token;
+    std::move(neighbours + best + 2, neighbours + count, neighbours + best + 1);
+    --count;
+    look(best);
+    if (best > 0) look(best - 1);
+  }
+  for (size_t i = 0; i < count; ++i) tokens.push_back(neighbours[i].token);
+}
+
+void BytePairEncoder::MergeLong(std::string_view piece, std::vector<TokenId>& tokens) const {
+  std::vector<Symbol> symbols;
+  symbols.reserve(piece.size());
+  for (const char c : piece) {
+    const TokenId token = byte_tokens_[static_cast<uint8_t>(c)];
+    const int32_t position = static_cast<int32_t>(symbols.size());
+    if (token >= 0) symbols.push_back({token, position - 1, position + 1});
+  }
+  if (symbols.empty()) return;
+  symbols.back().next = -1;
+
+  const auto later = [](const Candidate& a, const Candidate& b) {
+    return std::pair(a.rank, a.position) > std::pair(b.rank, b.position);
+  };
+  std::vector<Candidate> heap;
+  const auto find = [&](int32_t left) -> Candidate {
+    const int32_t right = left < 0 ? -1 : symbols[left].next;
+    if (right < 0) return {kNoMerge, left, -1};
+    const Merge merge = FindMerge(symbols[left].token, symbols[right].token);
+    return {merge.rank, left, merge.token};
+  };
+  const auto push = [&](int32_t left) {
+    const Candidate candidate = find(left);
+    if (candidate.rank == kNoMerge) return;
+    heap.push_back(candidate);
+    std::push_heap(heap.begin(), heap.end(), later);
+  };
+  for (size_t i = 0; i + 1 < symbols.size(); ++i) {
+    const Candidate candidate = find(static_cast<int32_t>(i));
+    if (candidate.rank != kNoMerge) heap.push_back(candidate);
+  }
+  std::make_heap(heap.begin(), heap.end(), later);
+  while (!heap.empty()) {
+    std::pop_heap(heap.begin(), heap.end(), later);
+    const Candidate top = heap.back();
+    heap.pop_back();
+    Symbol& left = symbols[top.position];
+    // A candidate whose neighbours have merged since is out of date.
+    if (left.next < 0 || find(top.position).token != top.token) continue;
+    Symbol& right = symbols[left.next];
+    left.token = top.token;
+    const int32_t after = right.next;
+    right.next = kMerged;
+    left.next = after;
+    if (after >= 0) symbols[after].previous = top.position;
+    push(left.previous);
+    push(top.position);
+  }
+  for (int32_t i = 0; i >= 0; i = symbols[i].next) tokens.push_back(symbols[i].token);
+}
+
+}  // namespace baton
