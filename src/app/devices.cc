@@ -25,8 +25,9 @@ int RunDevices() {
   const MachineLimits machine = ReadMachineLimits();
   constexpr double kGib = 1024.0 * 1024 * 1024;
   std::printf("%s\n", VersionText().c_str());
-  std::printf("cpu   %s, %d cores for this process, %.1f GiB of memory, %.1f free\n", ProcessorName().c_str(), machine.cores,
-              static_cast<double>(machine.memory_bytes) / kGib, static_cast<double>(machine.available_bytes) / kGib);
+  std::printf("cpu   %s, %d cores for this process, %.1f GiB of memory, %.1f free\n", ProcessorName().c_str(),
+              machine.cores, static_cast<double>(machine.memory_bytes) / kGib,
+              static_cast<double>(machine.available_bytes) / kGib);
   if (auto backend = CreateCpuBackend({.threads = 1}); backend.ok()) {
     std::printf("      code path: %s (--cpu-isa forces another)\n", (*backend)->info().instruction_set.c_str());
   }

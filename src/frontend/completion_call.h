@@ -39,8 +39,8 @@ struct CallServices {
 
 // A request whose prompts have become tokens.
 struct PreparedRequest {
-  GenerationRequest request;                   // with max_tokens and seed filled in
-  std::string model;                           // as the answer names it
+  GenerationRequest request;  // with max_tokens and seed filled in
+  std::string model;          // as the answer names it
   std::vector<std::vector<TokenId>> prompts;
   int64_t max_model_len = 0;
 };
@@ -64,12 +64,12 @@ class CompletionCall : public std::enable_shared_from_this<CompletionCall> {
     explicit Sequence(AnswerBuilder builder) : builder(std::move(builder)) {}
     AnswerBuilder builder;
     SequenceId handle;
-    bool delivered = false;       // the generator's last event has come
-    bool ended = false;           // its answer is complete
+    bool delivered = false;  // the generator's last event has come
+    bool ended = false;      // its answer is complete
     Clock::time_point first_token, last_token;
     Waterfall waterfall;
-    ChoiceText whole;             // when not streamed
-    int64_t characters = 0;       // of the text so far, for the offsets of log-probabilities
+    ChoiceText whole;        // when not streamed
+    int64_t characters = 0;  // of the text so far, for the offsets of log-probabilities
   };
 
   void Deliver(size_t index, TokenEvent event) BATON_EXCLUDES(mutex_);

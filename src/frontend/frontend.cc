@@ -55,11 +55,10 @@ class HttpFrontend : public Frontend {
   absl::Status Listen() {
     HttpServerOptions http = options_.http;
     http.error_body = [](const HttpError& error) { return ErrorJson(MakeApiError(error.status, error.message)); };
-    BATON_ASSIGN_OR_RETURN(server_,
-                           StartHttpServer(std::move(http), [this](HttpRequest request,
-                                                                   std::shared_ptr<ResponseWriter> writer) {
-                             Handle(std::move(request), std::move(writer));
-                           }));
+    BATON_ASSIGN_OR_RETURN(
+        server_, StartHttpServer(std::move(http), [this](HttpRequest request, std::shared_ptr<ResponseWriter> writer) {
+          Handle(std::move(request), std::move(writer));
+        }));
     return absl::OkStatus();
   }
 
@@ -220,8 +219,7 @@ absl::StatusOr<std::unique_ptr<Frontend>> Frontend::Start(FrontendOptions option
     return InvalidArgument("expected a model name and the length of its context, found ", options.model_names.size(),
                            " names and ", options.max_model_len, " tokens");
   }
-  auto frontend =
-      std::make_unique<HttpFrontend>(std::move(options), generator, tokenizer, chat_template, registry);
+  auto frontend = std::make_unique<HttpFrontend>(std::move(options), generator, tokenizer, chat_template, registry);
   BATON_RETURN_IF_ERROR(frontend->Listen());
   return frontend;
 }

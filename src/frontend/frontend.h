@@ -5,8 +5,8 @@
 //
 // Threading: Start, Stop and the destructor on one thread; the rest on any. The providers in the options are called on
 //   network threads and must be quick.
-// Ownership: generator, tokenizer, template and registry must outlive it; the generator may still call sinks after Stop.
-// Errors: a port that cannot be listened on; everything else is answered to clients.
+// Ownership: generator, tokenizer, template and registry must outlive it; the generator may still call sinks after
+// Stop. Errors: a port that cannot be listened on; everything else is answered to clients.
 #pragma once
 
 #include <chrono>
@@ -37,9 +37,9 @@ struct FrontendOptions {
   std::vector<std::string> api_keys;  // none: any client may come
   AdmissionLimits admission;
   ReasoningParser reasoning = ReasoningParser::kOff;
-  int worker_threads = 2;               // for large prompts
-  size_t inline_body_bytes = 4096;      // smaller requests are prepared on the network thread
-  int64_t timeout_ms = 0;               // of requests that name none; 0: none
+  int worker_threads = 2;                        // for large prompts
+  size_t inline_body_bytes = 4096;               // smaller requests are prepared on the network thread
+  int64_t timeout_ms = 0;                        // of requests that name none; 0: none
   std::chrono::milliseconds stream_start{5000};  // a stream starts at its first token, at the latest after this
   std::string version = "0.1.0";
 

@@ -29,7 +29,10 @@ Router::Router(Network& network, MetricRegistry& metrics, RouterOptions options)
       connector_(CreateConnector(network)),
       index_(kIndexedBlocksPerWorker) {}
 
-Router::~Router() {
+Router::~Router() = default;
+
+void Router::Disconnect() {
+  connector_.reset();
   Deliveries deliveries;
   {
     MutexLock lock(mutex_);

@@ -3,7 +3,9 @@
 // error.
 //
 // Threading: public methods from any thread, OnMembers from the network's. Sinks are called from the network's thread.
-// Ownership: the network and the metrics must outlive it; destroy it before the network.
+// Ownership: the metrics must outlive it. To end: Disconnect, then the network goes, whose callbacks use the router,
+// then the
+//   router.
 // Errors: a sequence ends with kError and Unavailable after `max_attempts`, or when no worker comes back in time.
 #pragma once
 
@@ -60,6 +62,8 @@ class Router : public Generator {
   ~Router() override;
 
   void OnMembers(const proto::Members& members) BATON_EXCLUDES(mutex_);
+  // Connects no more, and ends every sequence with Unavailable. Not from the network's thread.
+  void Disconnect() BATON_EXCLUDES(mutex_);
 
   SequenceId Generate(Request request, TokenSink sink) override BATON_EXCLUDES(mutex_);
   void Cancel(SequenceId sequence) override BATON_EXCLUDES(mutex_);

@@ -42,6 +42,7 @@ void Router::OnMembers(const proto::Members& members) {
 }
 
 void Router::Connect(Worker& worker) {
+  if (connector_ == nullptr) return;  // stopping
   worker.connecting = true;
   const WorkerId id{worker.member.worker()};
   const uint64_t incarnation = worker.member.incarnation();

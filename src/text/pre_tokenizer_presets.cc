@@ -6,8 +6,7 @@
 
 namespace baton {
 
-const std::string_view kGpt2Pattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+const std::string_view kGpt2Pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 const std::string_view kLlama3Pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 const std::string_view kQwen2Pattern =
@@ -43,8 +42,8 @@ PreTokenizerPreset DeepSeekLlm() {
                     Pattern(R"(\s+$)"), Pattern(kDeepSeekHan), Pattern(R"(\p{N}+)")}};
 }
 PreTokenizerPreset DeepSeekCoder() {
-  return {.steps = {Pattern("[\r\n]"), Pattern(R"(\s?\p{L}+)"), Pattern(R"(\s?\p{P}+)"), Pattern(kDeepSeekHan),
-                    Digits()}};
+  return {
+      .steps = {Pattern("[\r\n]"), Pattern(R"(\s?\p{L}+)"), Pattern(R"(\s?\p{P}+)"), Pattern(kDeepSeekHan), Digits()}};
 }
 PreTokenizerPreset DeepSeekV3() {
   return {.steps = {Pattern(R"(\p{N}{1,3})"), Pattern("[一-龥぀-ゟ゠-ヿ]+"),

@@ -22,9 +22,7 @@ constexpr std::array<std::string_view, 16> kScripts = {
     "Han",    "Hiragana", "Katakana",   "Hangul", "Latin",   "Greek", "Cyrillic", "Arabic",
     "Hebrew", "Thai",     "Devanagari", "Tamil",  "Bengali", "Lao",   "Khmer",    "Armenian"};
 
-bool IsAsciiLetterOrDigit(char c) {
-  return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-}
+bool IsAsciiLetterOrDigit(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); }
 bool IsHex(char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'F') || (c >= 'a' && c <= 'f'); }
 
 void AppendLiteral(std::string_view bytes, std::string& out) {
@@ -38,8 +36,8 @@ void AppendLiteral(std::string_view bytes, std::string& out) {
 
 // One member of a character class, or one escape outside of a class.
 struct Atom {
-  std::string text;     // in PCRE2's dialect, for use within brackets
-  bool single = false;  // one character, so that it may be the end of a range
+  std::string text;      // in PCRE2's dialect, for use within brackets
+  bool single = false;   // one character, so that it may be the end of a range
   bool negated = false;  // `text` is the complement's members (\S, \W)
 };
 

@@ -14,6 +14,8 @@ namespace baton {
 namespace {
 
 constexpr int64_t kLatencyBytes = 64;
+constexpr int64_t kFirstLookBytes = 16 << 10;
+constexpr int64_t kSlowFirstLookNs = 20'000'000;  // under 1 MB/s: a whole round would take seconds
 
 // Shared with the callback, which may come after we gave up.
 struct Round {
@@ -57,6 +59,18 @@ absl::StatusOr<int64_t> MedianNanoseconds(RemoteMemory& memory, const std::vecto
   return std::max<int64_t>(times[times.size() / 2], 1);
 }
 
+// The ranges, cut after `limit` bytes; `bytes`: how many are left.
+std::vector<CopyRange> FirstBytes(const std::vector<CopyRange>& ranges, int64_t limit, int64_t& bytes) {
+  std::vector<CopyRange> bounded;
+  for (CopyRange range : ranges) {
+    range.bytes = std::min(range.bytes, limit - bytes);
+    if (range.bytes <= 0) continue;
+    bytes += range.bytes;
+    bounded.push_back(range);
+  }
+  return bounded;
+}
+
 Mutex& ProbeTurn() {
   static Mutex* turn = new Mutex;
   return *turn;
@@ -72,14 +86,8 @@ std::string PathReport::Text() const {
 
 absl::StatusOr<PathReport> ProbePath(const Transport& transport, RemoteMemory& memory,
                                      const std::vector<CopyRange>& ranges, Epoch tag, const ProbeOptions& options) {
-  std::vector<CopyRange> bounded;
   int64_t bytes = 0;
-  for (CopyRange range : ranges) {
-    range.bytes = std::min(range.bytes, options.max_bytes - bytes);
-    if (range.bytes <= 0) continue;
-    bytes += range.bytes;
-    bounded.push_back(range);
-  }
+  std::vector<CopyRange> bounded = FirstBytes(ranges, options.max_bytes, bytes);
   if (bytes == 0 || options.repeats < 1) return InvalidArgument("a probe needs at least one byte and one round");
   std::vector<CopyRange> small = {bounded.front()};
   small[0].bytes = std::min(small[0].bytes, kLatencyBytes);
@@ -87,7 +95,14 @@ absl::StatusOr<PathReport> ProbePath(const Transport& transport, RemoteMemory& m
   MutexLock turn(ProbeTurn());
   const int64_t deadline_us = SteadyMicroseconds() + options.timeout_ms * 1000;
   BATON_ASSIGN_OR_RETURN(const int64_t latency_ns, MedianNanoseconds(memory, small, tag, options, deadline_us));
-  BATON_ASSIGN_OR_RETURN(const int64_t time_ns, MedianNanoseconds(memory, bounded, tag, options, deadline_us));
+  int64_t first_look_bytes = 0;
+  const std::vector<CopyRange> first_look = FirstBytes(ranges, kFirstLookBytes, first_look_bytes);
+  BATON_ASSIGN_OR_RETURN(int64_t time_ns, TimeOnePost(memory, first_look, tag, deadline_us));
+  if (time_ns > kSlowFirstLookNs) {
+    bytes = first_look_bytes;
+  } else {
+    BATON_ASSIGN_OR_RETURN(time_ns, MedianNanoseconds(memory, bounded, tag, options, deadline_us));
+  }
   PathReport report = {.transport = transport.name(),
                        .gigabytes_per_second = static_cast<double>(bytes) / static_cast<double>(time_ns),
                        .latency_us = latency_ns / 1000};

@@ -380,7 +380,7 @@ void DecodeHandoff::OnQuiesced(Incoming& incoming, const proto::Quiesced& quiesc
 void DecodeHandoff::Recompute(Incoming& incoming, bool peer_may_write, const absl::Status& why) {
   const SequenceId sequence = incoming.sequence;
   const bool requested = incoming.state != State::kWaitingForHeadRoom;
-  if (incoming.state == State::kEnding || absl::IsInvalidArgument(why) || absl::IsDeadlineExceeded(why)) {
+  if (incoming.state == State::kEnding || absl::IsInvalidArgument(why)) {
     if (incoming.reserved) {
       auto fenced = scheduler_.AbandonRemote(sequence, peer_may_write ? ReservedBlocks::kFence : ReservedBlocks::kFree);
       if (fenced.ok()) Fence(incoming.prefill, incoming.incarnation, *std::move(fenced));

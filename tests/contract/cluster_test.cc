@@ -1,6 +1,7 @@
 // Folders: router worker engine rpc transfer scheduler
-// A whole deployment in one process: router, workers and hand-off over real sessions and shared memory, with simulated engines
-// whose answers depend on every byte of the KV cache. The same request must have the same answer in every topology.
+// A whole deployment in one process: router, workers and hand-off over real sessions and shared memory, with simulated
+// engines whose answers depend on every byte of the KV cache. The same request must have the same answer in every
+// topology.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -35,7 +36,8 @@ struct ClusterOptions {
 
 std::unique_ptr<Transport> MakeTransport(double throttle_gbps) {
   auto transport = MakeSharedMemoryTransport();
-  if (throttle_gbps > 0) transport = MakeThrottledTransport(std::move(transport), {.bytes_per_second = throttle_gbps * 1e9});
+  if (throttle_gbps > 0)
+    transport = MakeThrottledTransport(std::move(transport), {.bytes_per_second = throttle_gbps * 1e9});
   return transport;
 }
 
@@ -59,8 +61,9 @@ class Cluster {
 
   ~Cluster() {
     for (size_t i = 0; i < nodes_.size(); ++i) StopWorker(i);
-    router_.reset();
+    router_->Disconnect();
     network_.reset();
+    router_.reset();
     std::filesystem::remove_all(folder_);
   }
 
@@ -130,7 +133,8 @@ class Cluster {
   void WaitHealthy() {
     for (int i = 0; i < 500; ++i) {
       bool all = router_->Health().ok();
-      for (const WorkerSnapshot& worker : router_->Workers()) all &= worker.state == "dead" || worker.status.blocks_total() > 0;
+      for (const WorkerSnapshot& worker : router_->Workers())
+        all &= worker.state == "dead" || worker.status.blocks_total() > 0;
       if (all) return;
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
@@ -149,7 +153,8 @@ class Cluster {
       if (quiet) return;
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
-    for (const WorkerSnapshot& worker : router_->Workers()) ADD_FAILURE() << worker.process << ": " << worker.status.ShortDebugString();
+    for (const WorkerSnapshot& worker : router_->Workers())
+      ADD_FAILURE() << worker.process << ": " << worker.status.ShortDebugString();
   }
 
   Router& router() { return *router_; }
@@ -190,7 +195,7 @@ class Collector {
     return [this, index](TokenEvent event) {
       std::lock_guard lock(mutex_);
       Answer& answer = answers_[index];
-      EXPECT_EQ(event.position, static_cast<int32_t>(answer.tokens.size()));
+      if (!event.tokens.empty()) EXPECT_EQ(event.position, static_cast<int32_t>(answer.tokens.size()));
       for (const SampledToken& token : event.tokens) {
         if (answer.tokens.empty()) answer.first_token = std::chrono::steady_clock::now();
         if (answer.tokens.size() == 1) answer.second_token = std::chrono::steady_clock::now();
@@ -231,7 +236,8 @@ Request MakeRequest(int index, int prompt_tokens, int max_tokens) {
   Request request{.id = "request-" + std::to_string(index)};
   // Every third request shares a prefix with the others.
   const uint64_t stream = index % 3 == 0 ? 7 : 1000 + index;
-  for (int i = 0; i < prompt_tokens; ++i) request.prompt.push_back(static_cast<TokenId>(2 + KeyedBits(stream, 0, i) % 30000));
+  for (int i = 0; i < prompt_tokens; ++i)
+    request.prompt.push_back(static_cast<TokenId>(2 + KeyedBits(stream, 0, i) % 30000));
   request.prompt.back() = 2 + index;
   request.sampling.max_tokens = max_tokens;
   request.sampling.temperature = index % 2 == 0 ? 0.0f : 1.0f;
@@ -312,7 +318,7 @@ TEST(ClusterTest, BlocksThatTheDecodeWorkerHasAreNotSent) {
 }
 
 TEST(ClusterTest, TheFirstTokenPrecedesTheLastBlock) {
-  // 512 tokens of 64 bytes at 100 kB/s take a third of a second.
+  // 512 tokens of 128 bytes at 100 kB/s take two thirds of a second.
   Cluster cluster({.workers = {{proto::PREFILL}, {proto::DECODE}}, .throttle_gbps = 1e-4});
   const auto answers = RunAll(cluster, {MakeRequest(1, 512, 3)}, true);
   ASSERT_EQ(answers[0].tokens.size(), 3u);
@@ -348,7 +354,7 @@ TEST(ClusterTest, ADeadlineEndsARequestInPrefill) {
   Request request = MakeRequest(1, 2000, 50);
   request.timeout_ms = 200;
   const auto start = std::chrono::steady_clock::now();
-  const auto answers = RunAll(cluster, {request}, true);
+  const auto answers = RunAll(cluster, {request}, false);
   EXPECT_EQ(answers[0].finish, FinishReason::kError);
   EXPECT_EQ(answers[0].status.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(1200));
@@ -357,7 +363,7 @@ TEST(ClusterTest, ADeadlineEndsARequestInPrefill) {
 
 TEST(ClusterTest, APromptThatCanNeverFitIsRefused) {
   Cluster cluster({.workers = {{proto::PREFILL, 64}, {proto::DECODE, 64}}});
-  const auto answers = RunAll(cluster, {MakeRequest(1, 3000, 50)}, true);
+  const auto answers = RunAll(cluster, {MakeRequest(1, 3000, 50)}, false);
   EXPECT_EQ(answers[0].finish, FinishReason::kError);
   EXPECT_FALSE(answers[0].status.ok());
   cluster.ExpectNothingLeft();
