@@ -41,7 +41,10 @@ absl::StatusOr<int64_t> TimeOnePost(RemoteMemory& memory, const std::vector<Copy
   MutexLock lock(round->mutex);
   while (!round->ended) {
     const int64_t left_us = deadline_us - SteadyMicroseconds();
-    if (left_us <= 0) return DeadlineExceeded("the path to the remote memory did not move a probe in time");
+    if (left_us <= 0) {
+      memory.Cancel(tag, nullptr);
+      return DeadlineExceeded("the path to the remote memory did not move a probe in time");
+    }
     round->changed.WaitFor(round->mutex, std::chrono::microseconds(left_us));
   }
   BATON_RETURN_IF_ERROR(round->status);

@@ -1,7 +1,8 @@
 // Measures the path to a remote memory at its first use, so that a slow one is seen and not assumed away.
 //
 // Threading: waits on the calling thread (milliseconds); probes of one process run one after the other, so that they do
-//   not measure each other. Errors: what Post refuses, DeadlineExceeded when the path does not move.
+//   not measure each other. Errors: what Post refuses; DeadlineExceeded when the path does not move: `tag` is then
+//   being cancelled, and sources must stay until a Cancel or Flush has ended.
 // Limits: at most ProbeOptions::max_bytes are written in each of `repeats` rounds.
 #pragma once
 

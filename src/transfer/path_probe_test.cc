@@ -55,8 +55,8 @@ TEST(PathProbeTest, WritesNoMoreThanItsBound) {
 }
 
 TEST(PathProbeTest, GivesUpOnAPathThatDoesNotMove) {
+  const std::vector<uint8_t> source(4 << 20, 1);  // outlives the path
   Path path(MakeThrottledTransport(MakeLocalTransport(), {.bytes_per_second = 1e6}));
-  const std::vector<uint8_t> source(4 << 20, 1);
   const auto report =
       ProbePath(*path.transport, *path.remote, {{source.data(), 0, 4 << 20}}, Epoch{1}, {.timeout_ms = 50});
   EXPECT_TRUE(absl::IsDeadlineExceeded(report.status())) << report.status();
