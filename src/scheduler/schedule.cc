@@ -7,38 +7,32 @@
 
 namespace baton {
 
-struct Scheduler::StepState {
-  StepPlan plan;
-  bool preempted = false;
-};
-
 StepPlan Scheduler::Schedule() {
-  StepState state;
-  if (!in_flight_.empty()) return state.plan;  // the step before is not committed yet
-  PlanDecodeRows(state);
-  PlanPrefills(state);
-  if (!state.plan.batch.items.empty()) state.plan.step = ++step_;
-  return std::move(state.plan);
+  StepPlan plan;
+  if (!in_flight_.empty()) return plan;  // the step before is not committed yet
+  PlanDecodeRows(plan);
+  PlanPrefills(plan);
+  if (!plan.batch.items.empty()) plan.step = ++step_;
+  return plan;
 }
 
 // In order of (priority, arrival), so that whoever is preempted comes later and is not part of the plan yet.
-void Scheduler::PlanDecodeRows(StepState& state) {
+void Scheduler::PlanDecodeRows(StepPlan& plan) {
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence& sequence = *running_[i];
-    if (sequence.decoding && GrowForDecode(sequence, state)) PlanItem(sequence, 1, state);
+    if (sequence.decoding && GrowForDecode(sequence)) PlanItem(sequence, 1, plan);
   }
-  state.plan.decode_rows = static_cast<int32_t>(state.plan.items.size());
+  plan.decode_rows = static_cast<int32_t>(plan.items.size());
 }
 
 // Makes sure of a block for the next token. False when that preempted the sequence itself.
-bool Scheduler::GrowForDecode(Sequence& sequence, StepState& state) {
+bool Scheduler::GrowForDecode(Sequence& sequence) {
   while (static_cast<int32_t>(sequence.blocks.size()) < pool_.BlocksFor(sequence.computed + 1)) {
     if (pool_.Available() > 0) {
       sequence.blocks.push_back(pool_.Allocate(1)->front());
       continue;
     }
     Sequence& victim = *running_.back();
-    state.preempted = true;
     Preempt(victim);
     if (&victim == &sequence) return false;
   }
@@ -62,14 +56,14 @@ int32_t Scheduler::PrefillBudget(int32_t decode_rows) const {
   return std::min(room, ride);
 }
 
-void Scheduler::PlanPrefills(StepState& state) {
+void Scheduler::PlanPrefills(StepPlan& plan) {
   WakeParked();
   std::vector<Sequence*> prefills;
   std::ranges::copy_if(running_, std::back_inserter(prefills), [](const Sequence* s) { return !s->decoding; });
-  int32_t budget = PrefillBudget(state.plan.decode_rows);
+  int32_t budget = PrefillBudget(plan.decode_rows);
   bool starved = budget == 0 && (!prefills.empty() || waiting_.size() > 0);
   bool first = true;
-  bool admitting = !state.preempted;  // what was just taken away must not come back before others have grown
+  bool admitting = true;
   for (size_t next = 0; budget > 0;) {
     Sequence* running = next < prefills.size() ? prefills[next] : nullptr;
     Sequence* waiting = admitting ? waiting_.Front() : nullptr;
@@ -88,8 +82,8 @@ void Scheduler::PlanPrefills(StepState& state) {
     if (first) starved = count == 0;
     first = false;
     if (count == 0) continue;
-    PlanItem(*chosen, count, state);
-    state.plan.prefill_tokens += count;
+    PlanItem(*chosen, count, plan);
+    plan.prefill_tokens += count;
     budget -= count;
   }
   starved_steps_ = starved ? starved_steps_ + 1 : 0;
@@ -160,24 +154,23 @@ int32_t Scheduler::ChunkTokens(const Sequence& sequence, int32_t budget) const {
   return std::max(0, (sequence.computed + count) / pool_.block_size() * pool_.block_size() - sequence.computed);
 }
 
-void Scheduler::PlanItem(Sequence& sequence, int32_t count, StepState& state) {
+void Scheduler::PlanItem(Sequence& sequence, int32_t count, StepPlan& plan) {
   const int32_t end = sequence.computed + count;
   const bool last = end == sequence.length();
   const std::span<const BlockId> table(sequence.blocks);
-  state.plan.batch.items.push_back({.sequence = sequence.id,
-                                    .tokens = sequence.tokens,
-                                    .prompt_length = sequence.prompt_length,
-                                    .start = sequence.computed,
-                                    .count = count,
-                                    .block_table = table.first(pool_.BlocksFor(end)),
-                                    .sample = last,
-                                    .prompt_logprobs = sequence.prompt_logprobs,
-                                    .sampling = &sequence.request.sampling});
+  plan.batch.items.push_back({.sequence = sequence.id,
+                              .tokens = sequence.tokens,
+                              .prompt_length = sequence.prompt_length,
+                              .start = sequence.computed,
+                              .count = count,
+                              .block_table = table.first(pool_.BlocksFor(end)),
+                              .sample = last,
+                              .prompt_logprobs = sequence.prompt_logprobs,
+                              .sampling = &sequence.request.sampling});
   const bool prefill_done = last && !sequence.decoding;
   const int32_t complete = prefill_done ? pool_.BlocksFor(end) : end / pool_.block_size();
   const int32_t begin = std::exchange(sequence.complete_blocks, std::max(complete, sequence.complete_blocks));
-  state.plan.items.push_back(
-      {.kind = sequence.kind, .complete_begin = begin, .complete_end = sequence.complete_blocks});
+  plan.items.push_back({.kind = sequence.kind, .complete_begin = begin, .complete_end = sequence.complete_blocks});
   sequence.in_plan = true;
   in_flight_.push_back(&sequence);
 }

@@ -146,6 +146,7 @@ class Scheduler {
   // The next step. Empty when nothing can run now. Every plan that is not empty must be committed or failed.
   StepPlan Schedule();
   // The step's results, in the order of the batch: tokens are appended, full blocks published, finish rules applied.
+  // An output of another size than the batch fails the step; a plan that is not the current one does nothing.
   std::vector<SequenceEvent> Commit(const StepPlan& plan, StepOutput output);
   // The step failed: its sequences end with kError and their blocks are freed, none published.
   std::vector<SequenceEvent> Fail(const StepPlan& plan);
@@ -166,7 +167,6 @@ class Scheduler {
 
  private:
   enum class Admission { kAdmitted, kParked, kNoRoom };
-  struct StepState;
 
   Scheduler(SchedulerOptions options, BlockPool& pool);
 
@@ -190,16 +190,16 @@ class Scheduler {
   absl::Status CheckSequence(const Sequence& sequence) const;
 
   // schedule.cc: what the next step computes.
-  void PlanDecodeRows(StepState& state);
-  bool GrowForDecode(Sequence& sequence, StepState& state);
+  void PlanDecodeRows(StepPlan& plan);
+  bool GrowForDecode(Sequence& sequence);
   void Preempt(Sequence& sequence);
-  void PlanPrefills(StepState& state);
+  void PlanPrefills(StepPlan& plan);
   int32_t PrefillBudget(int32_t decode_rows) const;
   void WakeParked();
   Admission Admit(Sequence& sequence);
   const BlockHash* FindComputing(const Sequence& sequence, int32_t first_block) const;
   int32_t ChunkTokens(const Sequence& sequence, int32_t budget) const;
-  void PlanItem(Sequence& sequence, int32_t count, StepState& state);
+  void PlanItem(Sequence& sequence, int32_t count, StepPlan& plan);
   void StartRunning(Sequence& sequence);
 
   // commit.cc: what came of it.
