@@ -37,8 +37,9 @@ struct ModelConfig {
   int32_t num_heads = 0;
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;
-  int32_t vocabulary = 0;    // rows of the embedding
-  int32_t max_position = 0;  // tokens
+  int32_t vocabulary = 0;      // rows of the embedding
+  int32_t max_position = 0;    // tokens
+  int32_t sliding_window = 0;  // tokens; 0: none. Otherwise max_position is cut to it: within, it changes nothing
   float rms_norm_epsilon = 1e-5f;
   float rope_theta = 10000.0f;
   bool rope_interleaved = false;                // pairs (2i, 2i+1) instead of (i, i + head_dim / 2): GGUF's Llama rows

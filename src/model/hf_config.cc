@@ -5,7 +5,6 @@
 #include <utility>
 #include <vector>
 
-#include "base/log.h"
 #include "model/hf_quantization.h"
 #include "model/json_object.h"
 #include "model/rope.h"
@@ -72,8 +71,7 @@ absl::Status LimitToWindow(const JsonObject& json, Family family, ModelConfig& c
   if (!used || family == Family::kLlama || !json.Has("sliding_window")) return absl::OkStatus();
   BATON_ASSIGN_OR_RETURN(const int32_t window, json.Integer32("sliding_window", 1));
   if (window >= config.max_position) return absl::OkStatus();
-  LogWarning(json.what(), ": attention over a sliding window is not supported: the context is limited to the window, ",
-             window, " of ", config.max_position, " tokens");
+  config.sliding_window = window;
   config.max_position = window;
   return absl::OkStatus();
 }

@@ -4,6 +4,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/log.h"
 #include "model/dummy.h"
 #include "model/fingerprint.h"
 #include "model/gguf_model.h"
@@ -103,6 +104,10 @@ const TensorView* Model::Find(std::string_view name) const {
 absl::StatusOr<Model> LoadModel(const std::string& path, LoadFormat format, uint64_t seed) {
   absl::StatusOr<ModelParts> parts = ReadParts(path, format, seed);
   if (!parts.ok()) return About(path, parts.status());
+  if (const int32_t window = parts->config.sliding_window; window > 0) {
+    LogWarning(path, ": attention over a sliding window is not supported: the context is limited to the window, ",
+               window, " tokens");
+  }
   absl::StatusOr<Model> model = Model::Create(*std::move(parts), NameOf(path));
   if (!model.ok()) return About(path, model.status());
   return model;
