@@ -1,4 +1,5 @@
-// Finds added tokens in text: leftmost first, the longest of those that start there; as Hugging Face's `tokenizers` does.
+// Finds added tokens in text: leftmost first, the longest of those that start there; as Hugging Face's `tokenizers`
+// does.
 //
 // Threading: const after construction. Ownership: keeps copies of the contents; segments point into the caller's text.
 // Errors: none. Limits: time is the text's length times the longest content's at worst, in practice one look per byte.
@@ -45,8 +46,8 @@ class AddedTokenMatcher {
   Match LongestAt(std::string_view text) const;
 
   std::vector<Rule> rules_;
-  std::vector<Node> nodes_;               // a trie; the root is the first
-  std::array<int32_t, 256> first_{};      // the root's children; 0: none
+  std::vector<Node> nodes_;           // a trie; the root is the first
+  std::array<int32_t, 256> first_{};  // the root's children; 0: none
 };
 
 }  // namespace baton

@@ -30,8 +30,8 @@ absl::StatusOr<boost::json::value> ParseJson(std::string_view text, std::string_
   boost::json::value value =
       boost::json::parse(boost::json::string_view(text.data(), text.size()), error, std::move(storage), options);
   if (error) {
-    return InvalidArgument(name, ": expected JSON (UTF-8, at most ", kMaxJsonDepth, " levels deep), found: ",
-                           error.message());
+    return InvalidArgument(name, ": expected JSON (UTF-8, at most ", kMaxJsonDepth,
+                           " levels deep), found: ", error.message());
   }
   return value;
 }

@@ -8,7 +8,7 @@
 namespace baton {
 namespace {
 
-constexpr uint32_t kMatchLimit = 50'000'000;
+constexpr uint32_t kMatchLimit = 10'000'000;
 constexpr uint32_t kHeapLimitKib = 64 << 10;  // for the interpreter, where there is no JIT
 constexpr size_t kJitStackBytes = 32 << 10, kJitStackBytesMax = 8 << 20;
 
@@ -92,8 +92,9 @@ absl::StatusOr<std::unique_ptr<SplitStep>> CreateRegexStep(std::string_view patt
   pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
                                    PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, context.get());
   if (code == nullptr) {
-    return InvalidArgument("regular expression \"", pattern, "\": expected one that PCRE2 understands, found: ",
-                           ErrorText(error), " (at byte ", offset, " of \"", translated, "\")");
+    return InvalidArgument("regular expression \"", pattern,
+                           "\": expected one that PCRE2 understands, found: ", ErrorText(error), " (at byte ", offset,
+                           " of \"", translated, "\")");
   }
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // where that fails, pcre2_match interprets
   return std::make_unique<RegexStep>(pattern, code);

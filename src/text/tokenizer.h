@@ -49,9 +49,9 @@ class Tokenizer {
   std::optional<TokenId> FindToken(std::string_view text) const;
 
   int32_t vocabulary_size() const;
-  TokenId bos() const;                          // -1: none
-  bool add_bos() const;                         // whether Encode puts it first
-  const std::vector<TokenId>& eos() const;      // tokens that end an answer
+  TokenId bos() const;                      // -1: none
+  bool add_bos() const;                     // whether Encode puts it first
+  const std::vector<TokenId>& eos() const;  // tokens that end an answer
 
  private:
   struct Impl;

@@ -26,11 +26,11 @@ bool IsValidUtf8(std::string_view text);
 std::string ReplaceInvalidUtf8(std::string_view text);
 
 // Bits of CodePointProperties().
-inline constexpr uint8_t kLetter = 1;       // category L
-inline constexpr uint8_t kNumber = 2;       // category N
-inline constexpr uint8_t kWhiteSpace = 4;   // White_Space (not U+180E)
-inline constexpr uint8_t kWord = 8;         // UTS 18 \w: Alphabetic, M, Nd, Pc, Join_Control
-inline constexpr uint8_t kMayChange = 16;   // may change under NFC, alone or after what stands before it
+inline constexpr uint8_t kLetter = 1;      // category L
+inline constexpr uint8_t kNumber = 2;      // category N
+inline constexpr uint8_t kWhiteSpace = 4;  // White_Space (not U+180E)
+inline constexpr uint8_t kWord = 8;        // UTS 18 \w: Alphabetic, M, Nd, Pc, Join_Control
+inline constexpr uint8_t kMayChange = 16;  // may change under NFC, alone or after what stands before it
 inline constexpr char32_t kCodePoints = 0x110000;
 
 // [kCodePoints] of the bits above. Fetch it once, outside of loops.
