@@ -6,7 +6,7 @@ import subprocess
 import unicodedata
 
 import pytest
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, normalizers, pre_tokenizers
 
 import tokenizer_references
 import tokenizer_texts
@@ -123,7 +123,7 @@ PATTERNS = [
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"
     r"\s*[\r\n]+|\s+(?!\S)|\s+",
     "[一-龥぀-ゟ゠-ヿ]+", r"\s+$", r"^\s+", r"\w+|\W", r"[\w']+", r"\d{2,}", r"\d{,2}x", r"[^\S\n]+", r"\p{Han}+|\p{Greek}",
-    r"a{2}|(b|c)+?d?+", r".+", r"[\s-a-c]", r"(?<=a)b|(?<!\s)\s(?=[a-z])", r"{|}", r"\t\v\f|\u3000", r"\p{P}|\P{L}{3}", "",
+    r"a{2}|(b|c)+?d?+", r".+", r"[\s-]+", r"(?<=a)b|(?<!\s)\s(?=[a-z])", r"{|}", r"\t\v\f|\u3000", r"\p{P}|\P{L}{3}", "",
     "[$()*+.?#&~^-]+ ?",
 ]
 
@@ -164,13 +164,18 @@ def test_scanners_split_as_pcre2(oracle):
         assert differences(scanned, oracle.ask(split=pattern, texts=texts)["pieces"], texts) == []
 
 
-def test_normalizes_as_unicodedata(oracle):
+def test_normalizes_as_the_reference(oracle):
     rng = random.Random(1)
+    reference = normalizers.NFC()
     everything = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
     changing = [c for c in everything if unicodedata.normalize("NFD", c) != c or unicodedata.combining(c)]
-    texts = ["a" + c + "\u0301\u0323" for c in changing] + ["".join(everything[i:i + 64]) for i in range(0, 0x10F800, 64)]
+    texts = [f"a{c}\u0301\u0323\u0334" for c in changing] + [unicodedata.normalize("NFD", c) for c in changing]
+    texts += ["".join(everything[i:i + 64]) for i in range(0, len(everything), 64)]
     texts += ["".join(rng.choice(changing + ["a", "\u1100", "\u1161", "\u11a8"]) for _ in range(rng.randint(1, 12)))
               for _ in range(20_000)]
     texts += [unicodedata.normalize("NFD", text) for text in texts[-5000:]]
-    expected = [unicodedata.normalize("NFC", text) for text in texts]
+    expected = [reference.normalize_str(text) for text in texts]
     assert differences(oracle.ask(nfc=hexed(texts))["texts"], expected, texts) == []
+    # Only marks that Unicode got after 9.0 may make a difference to newer tables.
+    newer = sum(unicodedata.normalize("NFC", text) != normalized for text, normalized in zip(texts, expected))
+    assert newer < len(texts) / 20

@@ -15,6 +15,8 @@ constexpr std::string_view kSpaceSet =
 // Oniguruma's word characters: Alphabetic (of which categories L and Nl, and some symbols), M, Nd and Pc.
 constexpr std::string_view kWordSet =
     R"(\p{L}\p{M}\p{Nl}\p{Nd}\p{Pc}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
+// Outside of brackets it also takes these numbers for word characters.
+constexpr std::string_view kWordQuirk = R"(\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
 constexpr std::array<std::string_view, 36> kCategories = {
     "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd", "Nl", "No", "P",  "Pc", "Pd", "Ps",
     "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "C",  "Cc", "Cf", "Co", "Cn"};
@@ -100,7 +102,8 @@ class Translator {
     if (atom.single) {
       out_.append(atom.text);
     } else {
-      out_.append(atom.negated ? "[^" : "[").append(atom.text).append("]");
+      out_.append(atom.negated ? "[^" : "[").append(atom.text);
+      out_.append(atom.text == kWordSet ? kWordQuirk : "").append("]");
     }
     return absl::OkStatus();
   }

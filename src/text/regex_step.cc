@@ -8,7 +8,7 @@
 namespace baton {
 namespace {
 
-constexpr uint32_t kMatchLimit = 50'000'000;
+constexpr uint32_t kMatchLimit = 10'000'000;
 constexpr uint32_t kHeapLimitKib = 64 << 10;  // for the interpreter, where there is no JIT
 constexpr size_t kJitStackBytes = 32 << 10, kJitStackBytesMax = 8 << 20;
 
