@@ -1,0 +1,160 @@
+"""The engine against an independent float32 Llama in numpy: same tokens wherever the reference is sure of them."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import tokenizers
+
+import llama_reference as reference
+
+MAX_TOKENS = 24
+
+TEXTS = [
+    "The capital of France is", "Once upon a time, in a small village by the sea, there lived",
+    "Water boils at a temperature of", "The three primary colors are", "In 1969, Neil Armstrong",
+    "Photosynthesis is the process by which", "The quick brown fox jumps over the lazy dog. The dog",
+    "To be, or not to be, that is the", "The Pythagorean theorem states that", "My favourite recipe for bread begins with",
+    "Albert Einstein was born in", "The largest planet of the solar system is", "1, 2, 3, 5, 8, 13, 21,",
+    "Dear Sir or Madam, I am writing to", "The difference between a virus and a bacterium is",
+    "La capitale de la France est", "Il était une fois, dans un petit village,", "Der schnellste Weg, eine Sprache zu lernen, ist",
+    "Die Hauptstadt von Deutschland heißt", "El agua hierve a", "Érase una vez en un pueblo pequeño",
+    "A capital do Brasil é", "Столица России —", "La pizza è nata a", "日本の首都は", "中国的首都是", "Ankara, Türkiye'nin",
+    "Stolica Polski to", "def fibonacci(n):\n    \"\"\"Return the n-th Fibonacci number.\"\"\"\n",
+    "#include <iostream>\n\nint main() {\n", "SELECT name, age FROM users WHERE", "for (let i = 0; i < 10; i++) {\n  console.",
+    "import numpy as np\n\nx = np.array([1, 2, 3])\n", "public class Main {\n    public static void", "<html>\n<head>\n<title>",
+    "{\"name\": \"Alice\", \"age\": 30, \"city\":",
+]
+CHATS = ["What is the capital of Italy?", "Write a haiku about rain.", "Explain gravity to a child in two sentences.",
+         "Translate 'good morning' into Spanish.", "What is 12 + 30?", "List three uses of a hammer."]
+
+
+def run(build_dir, model, prompts, *options):
+    """One answer for each request, from one engine process."""
+    lines = "".join(json.dumps(prompt) + "\n" for prompt in prompts)
+    process = subprocess.run([build_dir / "tests" / "engine_oracle", model, *options], input=lines, text=True,
+                             capture_output=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+    answers = [json.loads(line) for line in process.stdout.splitlines()]
+    assert len(answers) == len(prompts)
+    return answers
+
+
+class Comparison:
+    """Collects, over answers, how the engine's choices stand against the reference's logits for the same prefix."""
+
+    def __init__(self, llama):
+        self.llama = llama
+        self.deltas, self.prompt_deltas, self.sure, self.wrong = [], [], 0, []
+
+    def add(self, prompt, answer, margin=0.5):
+        tokens = prompt + answer["tokens"]
+        logits = self.llama.logits(tokens[:-1])
+        logprobs = log_softmax = reference.log_softmax(logits)
+        for i in range(1, len(prompt)):
+            self.prompt_deltas.append(abs(logprobs[i - 1, prompt[i]] - answer["prompt_logprobs"][i - 1]))
+        for i, token in enumerate(answer["tokens"]):
+            row = log_softmax[len(prompt) - 1 + i]
+            best, second = np.argsort(row)[-2:][::-1]
+            self.deltas.append(abs(row[answer["top"][i][0][0]] - answer["top"][i][0][1]))
+            if row[best] - row[second] > margin:
+                self.sure += 1
+                if answer["top"][i][0][0] != best:
+                    self.wrong.append((i, int(best), token, float(row[best] - row[second])))
+
+    def mean(self):
+        return float(np.mean(self.deltas))
+
+
+@pytest.fixture(scope="session")
+def demo(demo_model):
+    metadata, config, weights = reference.read_gguf(demo_model)
+    vocabulary = {token: i for i, token in enumerate(metadata["tokenizer.ggml.tokens"])}
+    merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
+        tokenizers.pre_tokenizers.Digits(individual_digits=True),
+        tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    bpe.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    chat = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n" \
+           "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    prompts = [bpe.encode(text).ids for text in TEXTS + [chat.format(question) for question in CHATS]]
+    return reference.Llama(config, weights), prompts
+
+
+@pytest.fixture(scope="session")
+def demo_answers(demo, build_dir, demo_model):
+    requests = [{"tokens": prompt, "max_tokens": MAX_TOKENS} for prompt in demo[1]]
+    return requests, run(build_dir, demo_model, requests, "threads=2")
+
+
+def test_demo_model_chooses_the_reference_s_tokens(demo, demo_answers):
+    llama, prompts = demo
+    assert len(prompts) >= 40
+    comparison = Comparison(llama)
+    for prompt, answer in zip(prompts, demo_answers[1]):
+        comparison.add(prompt, answer)
+    print(f"{comparison.sure} sure tokens, mean |Δ logprob| {comparison.mean():.4f}, "
+          f"of prompts {np.mean(comparison.prompt_deltas):.4f}")
+    assert comparison.sure > 400
+    assert not comparison.wrong
+    assert comparison.mean() <= 0.05
+
+
+@pytest.mark.parametrize("options", [("threads=1", "chunk=7", "block_size=8"), ("threads=3", "chunk=33", "block_size=128"),
+                                     ("threads=2", "chunk=1", "block_size=1")], ids=lambda options: ",".join(options))
+def test_chunks_threads_and_blocks_change_no_bit(demo_answers, build_dir, demo_model, options):
+    requests, expected = demo_answers
+    some = slice(0, None, 7)
+    assert run(build_dir, demo_model, requests[some], *options) == expected[some]
+
+
+def test_portable_kernels_agree_with_the_reference(demo, build_dir, demo_model):
+    llama, prompts = demo
+    requests = [{"tokens": prompt, "max_tokens": 8} for prompt in prompts[::8]]
+    comparison = Comparison(llama)
+    for request, answer in zip(requests, run(build_dir, demo_model, requests, "isa=plain", "threads=2")):
+        comparison.add(request["tokens"], answer)
+    assert comparison.sure > 10 and not comparison.wrong
+    assert comparison.mean() <= 0.06
+
+
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64}
+SHAPES = {
+    "head 64, 8 query heads for a KV head": dict(head_dim=64, heads=8, kv_heads=1),
+    "head 128, llama3 rope": dict(head_dim=128, heads=4, kv_heads=2, rope_scaling=LLAMA3),
+    "tied, bias, odd sizes": dict(head_dim=40, heads=3, kv_heads=3, tied=True, bias=True, vocabulary=301, hidden=96,
+                                  intermediate=160),
+}
+TIGHT, QUANTIZED = 2e-3, 6e-2  # mean |Δ logprob|: F16 rounding of K and V; 8-bit activations beside it
+
+
+def check_random_llama(build_dir, path, config, stored, tolerance, isa):
+    random = np.random.default_rng(7)
+    requests = [{"tokens": random.integers(0, config["vocab_size"], size).tolist(), "max_tokens": 12}
+                for size in (1, 17, 70)]
+    comparison = Comparison(reference.Llama(config, stored))
+    for request, answer in zip(requests, run(build_dir, path, requests, f"isa={isa}", "threads=2", "chunk=24")):
+        comparison.add(request["tokens"], answer)
+    assert comparison.sure > 5 and not comparison.wrong
+    assert comparison.mean() <= tolerance and np.mean(comparison.prompt_deltas) <= tolerance
+
+
+@pytest.mark.parametrize("isa", ["avx2", "plain"])
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_random_safetensors(build_dir, tmp_path, shape, kind, isa):
+    config, weights = reference.random_llama(3, **SHAPES[shape])
+    stored = reference.write_safetensors(tmp_path / "model", config, weights, kind)
+    check_random_llama(build_dir, tmp_path / "model", config, stored, TIGHT, isa)
+
+
+@pytest.mark.parametrize("isa", ["avx2", "plain"])
+@pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"])
+@pytest.mark.parametrize("shape", list(SHAPES)[:2])
+def test_random_gguf(build_dir, tmp_path, shape, kind, isa):
+    config, weights = reference.random_llama(4, **SHAPES[shape])
+    stored = reference.write_gguf(tmp_path / "model.gguf", config, weights, kind)
+    check_random_llama(build_dir, tmp_path / "model.gguf", config, stored, TIGHT if kind == "F16" else QUANTIZED, isa)
