@@ -1,0 +1,74 @@
+#include "app/model_text.h"
+
+#include "app/engine_factory.h"
+#include "model/model.h"
+#include "text/tokenizer_json.h"
+
+namespace baton {
+namespace {
+
+// One token for each byte, and one that ends answers: enough for simulated engines, whose tokens mean nothing.
+TokenizerData ByteTokenizer(int32_t vocabulary) {
+  TokenizerData data;
+  // GPT-2's stand-ins: printable bytes are themselves, the others follow from U+0100 on.
+  int next = 256;
+  for (int byte = 0; byte < 256; ++byte) {
+    const bool printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+    const int code = printable ? byte : next++;
+    std::string text;
+    if (code < 0x80) {
+      text += static_cast<char>(code);
+    } else {
+      text += static_cast<char>(0xc0 | (code >> 6));
+      text += static_cast<char>(0x80 | (code & 0x3f));
+    }
+    data.tokens.push_back(text);
+  }
+  // The rest of the vocabulary decodes to a space and its number.
+  for (int32_t id = 256; id < vocabulary - 1; ++id) data.tokens.push_back(Cat("\xc4\xa0", "t", id));
+  data.tokens.push_back("<|end|>");
+  data.added_tokens.push_back({.id = vocabulary - 1, .content = "<|end|>", .special = true});
+  data.pre_tokenizer_preset = "gpt-2";
+  data.eos = {vocabulary - 1};
+  data.chat_template =
+      "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+      "{% if add_generation_prompt %}assistant: {% endif %}";
+  return data;
+}
+
+}  // namespace
+
+absl::StatusOr<ModelText> ReadModelText(const EngineFlags& flags) {
+  ModelText text;
+  if (!flags.sim.empty()) {
+    BATON_ASSIGN_OR_RETURN(const SimOptions sim, ParseSimProfile(flags.sim));
+    text.name = "sim";
+    text.vocabulary = sim.vocabulary;
+    text.max_model_len = flags.max_model_len > 0 ? flags.max_model_len : sim.max_model_len;
+    text.tokenizer = ByteTokenizer(sim.vocabulary);
+    return text;
+  }
+  const LoadFormat format = flags.load_format == "dummy" ? LoadFormat::kDummy : LoadFormat::kAuto;
+  BATON_ASSIGN_OR_RETURN(const Model model, LoadModel(flags.model, format, flags.seed));
+  text.name = model.name();
+  text.vocabulary = model.config().vocabulary;
+  text.max_model_len = flags.max_model_len > 0 ? std::min(flags.max_model_len, model.config().max_position)
+                                               : model.config().max_position;
+  text.temperature = model.generation().temperature;
+  text.top_p = model.generation().top_p;
+  text.min_p = model.generation().min_p;
+  text.top_k = model.generation().top_k;
+  text.repetition_penalty = model.generation().repetition_penalty;
+  if (model.tokenizer()) {
+    text.tokenizer = *model.tokenizer();
+  } else if (!model.directory().empty()) {
+    absl::StatusOr<TokenizerData> data = ReadTokenizerDirectory(model.directory());
+    if (!data.ok() && format != LoadFormat::kDummy) return data.status();
+    text.tokenizer = data.ok() ? *std::move(data) : ByteTokenizer(text.vocabulary);
+  } else {
+    text.tokenizer = ByteTokenizer(text.vocabulary);
+  }
+  return text;
+}
+
+}  // namespace baton
