@@ -16,7 +16,7 @@ uint32_t EncodeFrameHeader(size_t payload_bytes, bool has_fd) {
 std::span<char> FrameDecoder::WritableBytes() {
   if (begin_ == end_) {
     begin_ = end_ = 0;
-    if (buffer_.size() > kBufferBytes) buffer_ = {};  // a large frame has passed
+    if (buffer_.size() > kKeptBytes) buffer_ = {};  // a large frame has passed
   }
   if (buffer_.empty()) buffer_.resize(kBufferBytes);
   if (begin_ > 0 && buffer_.size() - end_ < kBufferBytes / 2) {

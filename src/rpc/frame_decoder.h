@@ -43,6 +43,7 @@ class FrameDecoder {
 
  private:
   static constexpr size_t kBufferBytes = 64 << 10;
+  static constexpr size_t kKeptBytes = 4 << 20;  // a buffer that grew beyond is given back
 
   void Grow();
 

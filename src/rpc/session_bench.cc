@@ -1,5 +1,6 @@
 // What a frame costs: CPU of both ends together, over a unix socket between two networks of one process.
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -63,6 +64,30 @@ void Measure(Pair& pair, const char* what, int frames, size_t bytes, int burst, 
               static_cast<double>(bytes) * frames / wall_us / 1e3);
 }
 
+// The least that a message can cost here: one thread sends, another sleeps in recv, nothing else.
+void MeasureBareSocket() {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return;
+  constexpr int kFrames = 2000, kPauseUs = 500;
+  const double sleep_cpu_us = SleepCpuMicroseconds(kPauseUs);
+  std::thread reader([fd = ends[1]] {
+    char bytes[256];
+    while (recv(fd, bytes, sizeof(bytes), 0) > 0) {
+    }
+  });
+  const double cpu = CpuMicroseconds();
+  const std::string bytes(230, 'x');
+  for (int i = 0; i < kFrames; ++i) {
+    if (send(ends[0], bytes.data(), bytes.size(), MSG_NOSIGNAL) < 0) break;
+    std::this_thread::sleep_for(std::chrono::microseconds(kPauseUs));
+  }
+  std::printf("%-58s %7.2f us CPU a message\n", "bare socket pair, 230 B, one each 500 us",
+              (CpuMicroseconds() - cpu) / kFrames - sleep_cpu_us);
+  close(ends[0]);
+  reader.join();
+  close(ends[1]);
+}
+
 void Run(const std::string& address, const char* name) {
   Pair pair;
   pair.listener = *pair.server->Listen(address, [&pair](std::shared_ptr<Session>) {
@@ -83,6 +108,7 @@ void Run(const std::string& address, const char* name) {
 
 int main() {
   const auto folder = std::filesystem::temp_directory_path() / ("baton-bench-" + std::to_string(getpid()));
+  baton::MeasureBareSocket();
   baton::Run("unix:" + (folder / "socket").string(), "unix socket");
   baton::Run("tcp:127.0.0.1:0", "tcp over loopback");
   std::filesystem::remove(folder);

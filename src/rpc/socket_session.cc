@@ -71,8 +71,8 @@ bool SocketSession::PushLocked(std::string frame, UniqueFd fd) {
     const bool alone = queue_.empty();
     queue_.Push(std::move(frame), std::move(fd));
     if (alone && !loop_->InLoop()) {
-      write_failed_ = !queue_.WriteTo(socket_).ok();
-      if (!write_failed_ && queue_.empty()) return false;
+      write_error_ = queue_.WriteTo(socket_);
+      if (write_error_.ok() && queue_.empty()) return false;
     }
   }
   return !std::exchange(flush_due_, true);
@@ -102,20 +102,22 @@ void SocketSession::Close() {
 
 void SocketSession::Flush() {
   if (finished_) return;
-  bool write_failed = false;
-  bool wait = false;
-  absl::Status why;
+  absl::Status why, write_error;
+  bool wait;
   {
     MutexLock lock(mutex_);
-    write_failed_ = write_failed_ || !queue_.WriteTo(socket_).ok();
-    if (write_failed_) queue_.Clear();
-    write_failed = write_failed_;
+    if (write_error_.ok()) write_error_ = queue_.WriteTo(socket_);
+    if (!write_error_.ok()) queue_.Clear();
+    write_error = write_error_;
     if (closing_) why = why_;
     wait = !queue_.empty();
     flush_due_ = wait;
   }
   if (!why.ok()) return Finish(std::move(why));
-  if (write_failed) return ReadAll(kReadsAtEnd);  // it may have sent frames before it went
+  if (!write_error.ok()) {
+    ReadAll(kReadsAtEnd);  // the peer may have sent frames before it went
+    return Finish(Unavailable(peer_, " takes no more data: ", Message(write_error)));
+  }
   if (std::exchange(waits_for_room_, wait) != wait) {
     loop_->Modify(watch_, socket_, kReadEvents | (wait ? EPOLLOUT : 0u));
   }
@@ -130,16 +132,14 @@ void SocketSession::OnReady(uint32_t epoll_events) {
 void SocketSession::OnStop() { Finish(Cancelled("this process stops its network")); }
 
 void SocketSession::ReadAll(int max_reads) {
-  const bool at_end = max_reads == kReadsAtEnd;
   for (int i = 0; i < max_reads; ++i) {
     const absl::StatusOr<Received> received = Receive();
-    if (received.ok() && *received == Received::kNothing) break;
+    if (received.ok() && *received == Received::kNothing) return;
     const absl::Status status = received.ok() ? Deliver() : received.status();
     if (closing()) return;  // Flush is posted and says why
     if (!status.ok()) return Finish(status);
-    if (*received == Received::kShort && !at_end) return;  // that was all, or else epoll says so again
+    if (*received == Received::kShort && max_reads == kReadsPerTurn) return;  // all, or else epoll says so again
   }
-  if (at_end) Finish(Unavailable(peer_, " takes no more data"));
 }
 
 absl::StatusOr<SocketSession::Received> SocketSession::Receive() {

@@ -73,7 +73,7 @@ class SocketSession : public Session, public Watched, public std::enable_shared_
   UniqueFd fd_ BATON_GUARDED_BY(mutex_);
   SendQueue queue_ BATON_GUARDED_BY(mutex_);
   bool closing_ BATON_GUARDED_BY(mutex_) = false;
-  bool write_failed_ BATON_GUARDED_BY(mutex_) = false;
+  absl::Status write_error_ BATON_GUARDED_BY(mutex_);
   absl::Status why_ BATON_GUARDED_BY(mutex_);        // when closing
   bool flush_due_ BATON_GUARDED_BY(mutex_) = false;  // the loop will call Flush, or waits for room
 };
