@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "scheduler/scheduler_fixture_for_test.h"
 
 namespace baton {
@@ -190,6 +192,25 @@ TEST_F(SchedulerTest, EqualPromptsAreComputedOnce) {
   // 30 tokens once, the partial block (2 tokens) three times more, and two decode steps each.
   EXPECT_EQ(engine_->computed_tokens, 30 + 3 * 2 + 4 * 2);
   for (const SequenceEvent& event : events) EXPECT_EQ(event.cached_tokens, event.sequence.value == 1 ? 0 : 28);
+}
+
+TEST_F(SchedulerTest, ManyEqualPromptsOfOneUserDoNotHoldUpAnother) {
+  SchedulerOptions options = Options();
+  options.max_sequences = 2;
+  Start(options);
+  const auto add = [&](uint64_t id, const char* user, TokenId first) {
+    Request request = Prompt(20, 1, first);
+    request.user = user;
+    Add(id, std::move(request));
+  };
+  for (uint64_t id = 1; id <= 6; ++id) add(id, "a", 1);
+  Step();
+  EXPECT_EQ(scheduler_->Counts().parked, 5);
+  add(7, "b", 9);
+  std::vector<uint64_t> order;
+  for (const SequenceEvent& event : Drain()) order.push_back(event.sequence.value);
+  ASSERT_EQ(order.size(), 7u);
+  EXPECT_LE(std::ranges::find(order, 7u) - order.begin(), 3);
 }
 
 TEST_F(SchedulerTest, WhoWaitsForAnAbortedPrefillGoesOnAlone) {
