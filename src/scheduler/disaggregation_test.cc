@@ -190,7 +190,7 @@ class Pair {
 
 TEST(DisaggregationTest, TokensAreThoseOfOneWorker) {
   int64_t finished = 0, late = 0, copied = 0, skipped = 0, restarts = 0;
-  for (int seed = 1; seed <= 200 && !HasFailure(); ++seed) {
+  for (int seed = 1; seed <= 100 && !HasFailure(); ++seed) {
     SCOPED_TRACE(Cat("seed ", seed));
     Pair pair(seed);
     pair.Run(150);
@@ -202,8 +202,8 @@ TEST(DisaggregationTest, TokensAreThoseOfOneWorker) {
   }
   std::cout << "finished " << finished << ", blocks copied " << copied << ", not sent " << skipped
             << ", reservations that had to wait " << late << ", restarts " << restarts << "\n";
-  EXPECT_EQ(finished, 200 * 150);
-  for (int64_t count : {copied, skipped, late, restarts}) EXPECT_GT(count, 100);
+  EXPECT_EQ(finished, 100 * 150);
+  for (int64_t count : {copied, skipped, late, restarts}) EXPECT_GT(count, 30);
 }
 
 }  // namespace

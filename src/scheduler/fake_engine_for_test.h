@@ -9,14 +9,12 @@
 #include <set>
 #include <span>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "core/batch.h"
 #include "core/random.h"
 #include "kv/block_pool.h"
 #include "scheduler/finish.h"
-#include "scheduler/scheduler.h"
 
 namespace baton {
 

@@ -10,6 +10,8 @@ namespace baton {
 StepPlan Scheduler::Schedule() {
   StepPlan plan;
   if (!in_flight_.empty()) return plan;  // the step before is not committed yet
+  plan.batch.items.reserve(running_.size());
+  plan.items.reserve(running_.size());
   PlanDecodeRows(plan);
   PlanPrefills(plan);
   if (!plan.batch.items.empty()) plan.step = ++step_;
@@ -89,11 +91,11 @@ void Scheduler::PlanPrefills(StepPlan& plan) {
   starved_steps_ = starved ? starved_steps_ + 1 : 0;
 }
 
-// Those whose awaited block is there, or whose computing sequence is gone, are candidates again.
+// Those whose awaited block is there, or whose computing sequence is gone, are candidates again, in their users' turns.
 void Scheduler::WakeParked() {
   std::erase_if(parked_, [&](const Parked& parked) {
     if (computing_.contains(parked.waits_for)) return false;
-    waiting_.Return(parked.sequence);
+    waiting_.Push(parked.sequence);
     return true;
   });
 }

@@ -104,6 +104,10 @@ absl::Status Scheduler::Abort(SequenceId id) {
     return NotFound("abort: sequence ", id.value, " is unknown, finished or aborted");
   }
   Sequence& sequence = *found->second;
+  if (sequence.state == SequenceState::kReserved) {
+    return FailedPrecondition("abort: blocks of sequence ", id.value,
+                              " are reserved for a peer's writes; use AbandonRemote, which says whether to fence them");
+  }
   if (sequence.in_plan) {
     sequence.aborted = true;  // the engine may be writing its blocks: Commit frees them
   } else {

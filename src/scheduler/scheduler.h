@@ -121,13 +121,13 @@ struct SchedulerCounts {
 class Scheduler {
  public:
   static absl::StatusOr<std::unique_ptr<Scheduler>> Create(SchedulerOptions options, BlockPool& pool);
-  ~Scheduler();  // frees all blocks but fenced ones
+  ~Scheduler();  // frees the blocks of all sequences; abandon reserved ones before
 
   // Takes a new sequence (kLocal or kPrefillOnly). One with generated tokens is a replay: they are computed with the
   // prompt, and counting goes on from there. Ids are chosen by the caller and never used again.
   absl::Status Add(SequenceId id, Request request, SequenceKind kind);
-  // Forgets a sequence in any state, and says nothing more about it. A reserved one frees its blocks: see
-  // AbandonRemote.
+  // Forgets a sequence, and says nothing more about it. FailedPrecondition for a reserved one: only the caller knows
+  // whether a peer could still write its blocks, so that AbandonRemote must be told.
   absl::Status Abort(SequenceId id);
   // A held sequence's blocks are no longer needed.
   absl::Status Release(SequenceId id);

@@ -4,80 +4,10 @@
 
 #include <algorithm>
 
-#include "scheduler/fake_engine_for_test.h"
+#include "scheduler/scheduler_fixture_for_test.h"
 
 namespace baton {
 namespace {
-
-constexpr int32_t kBlockSize = 4;
-
-Request Prompt(int32_t length, int32_t max_tokens = 4, TokenId first = 1) {
-  Request request;
-  for (int32_t i = 0; i < length; ++i) request.prompt.push_back(first + i % 30);
-  request.sampling.max_tokens = max_tokens;
-  request.sampling.ignore_eos = true;
-  return request;
-}
-
-class SchedulerTest : public testing::Test {
- protected:
-  void Start(SchedulerOptions options, int32_t blocks = 100) {
-    pool_ = std::make_unique<BlockPool>(blocks, kBlockSize);
-    engine_ = std::make_unique<FakeEngine>(*pool_);
-    auto scheduler = Scheduler::Create(std::move(options), *pool_);
-    ASSERT_TRUE(scheduler.ok()) << scheduler.status();
-    scheduler_ = std::move(*scheduler);
-  }
-  static SchedulerOptions Options() {
-    SchedulerOptions options;
-    options.max_batch_tokens = 40;
-    options.max_sequences = 8;
-    options.prefill_chunk_tokens = 16;
-    options.max_model_len = 200;
-    return options;
-  }
-  void Add(uint64_t id, Request request, SequenceKind kind = SequenceKind::kLocal) {
-    const absl::Status status = scheduler_->Add(SequenceId{id}, std::move(request), kind);
-    ASSERT_TRUE(status.ok()) << status;
-  }
-  std::vector<SequenceEvent> Commit(const StepPlan& plan) {
-    engine_->Scribble();
-    auto events = scheduler_->Commit(plan, engine_->Run(plan.batch));
-    EXPECT_EQ(engine_->error, "");
-    EXPECT_TRUE(scheduler_->CheckIntegrity().ok()) << scheduler_->CheckIntegrity();
-    return events;
-  }
-  std::vector<SequenceEvent> Step() { return Commit(scheduler_->Schedule()); }
-  // Steps until nothing is left to do, or nothing can be done.
-  std::vector<SequenceEvent> Drain() {
-    std::vector<SequenceEvent> all;
-    for (int step = 0; step < 1000; ++step) {
-      const StepPlan plan = scheduler_->Schedule();
-      if (plan.items.empty()) return all;
-      for (SequenceEvent& event : Commit(plan)) all.push_back(std::move(event));
-    }
-    ADD_FAILURE() << "does not end";
-    return all;
-  }
-  // "id:start+count" of each item, in order.
-  static std::string Show(const StepPlan& plan) {
-    std::string text;
-    for (const BatchItem& item : plan.batch.items) {
-      text += Cat(text.empty() ? "" : " ", item.sequence.value, ":", item.start, "+", item.count);
-    }
-    return text;
-  }
-  std::string ShowAndCommit() {
-    const StepPlan plan = scheduler_->Schedule();
-    Commit(plan);
-    return Show(plan);
-  }
-  const Sequence& Get(uint64_t id) { return *scheduler_->Find(SequenceId{id}); }
-
-  std::unique_ptr<BlockPool> pool_;
-  std::unique_ptr<FakeEngine> engine_;
-  std::unique_ptr<Scheduler> scheduler_;
-};
 
 TEST_F(SchedulerTest, RefusesOptionsThatCannotWork) {
   BlockPool pool(10, 16);
@@ -264,6 +194,25 @@ TEST_F(SchedulerTest, EqualPromptsAreComputedOnce) {
   for (const SequenceEvent& event : events) EXPECT_EQ(event.cached_tokens, event.sequence.value == 1 ? 0 : 28);
 }
 
+TEST_F(SchedulerTest, ManyEqualPromptsOfOneUserDoNotHoldUpAnother) {
+  SchedulerOptions options = Options();
+  options.max_sequences = 2;
+  Start(options);
+  const auto add = [&](uint64_t id, const char* user, TokenId first) {
+    Request request = Prompt(20, 1, first);
+    request.user = user;
+    Add(id, std::move(request));
+  };
+  for (uint64_t id = 1; id <= 6; ++id) add(id, "a", 1);
+  Step();
+  EXPECT_EQ(scheduler_->Counts().parked, 5);
+  add(7, "b", 9);
+  std::vector<uint64_t> order;
+  for (const SequenceEvent& event : Drain()) order.push_back(event.sequence.value);
+  ASSERT_EQ(order.size(), 7u);
+  EXPECT_LE(std::ranges::find(order, 7u) - order.begin(), 3);
+}
+
 TEST_F(SchedulerTest, WhoWaitsForAnAbortedPrefillGoesOnAlone) {
   Start(Options());
   Add(1, Prompt(60, 3));
@@ -367,107 +316,6 @@ TEST_F(SchedulerTest, AFailedStepEndsItsSequencesAndPublishesNothing) {
   EXPECT_EQ(events[0].finish, FinishReason::kError);
   EXPECT_EQ(pool_->Stats().free, 100);
   EXPECT_TRUE(scheduler_->Commit(plan, StepOutput{}).empty()) << "committed twice";
-}
-
-TEST_F(SchedulerTest, RemotePrefillIsDecodedFromReservedBlocks) {
-  Start(Options());
-  Add(1, Prompt(8, 2));
-  Drain();
-  const auto reservation = scheduler_->ReserveRemote(SequenceId{2}, Prompt(10, 4));
-  ASSERT_TRUE(reservation.ok()) << reservation.status();
-  EXPECT_EQ(reservation->blocks.size(), 3u);
-  EXPECT_EQ(reservation->cached_tokens, 8) << "nothing is computed here, so whole blocks are shared to the end";
-  EXPECT_FALSE(scheduler_->HasWork());
-  EXPECT_EQ(scheduler_->AddPrefilled(SequenceId{2}, {}).status().code(), absl::StatusCode::kInvalidArgument);
-  const FakeAnswer alone = RunAlone(Prompt(10, 4), {{}, 200});
-  uint64_t last = kFakeKvStart;
-  for (int i = 0; i < 10; ++i) {
-    last = FakeKv(last, Prompt(10).prompt[i]);
-    if (i >= 8) engine_->At(reservation->blocks, i) = last;
-  }
-  const auto finish = scheduler_->AddPrefilled(SequenceId{2}, std::span(alone.tokens).first(1));
-  ASSERT_TRUE(finish.ok()) << finish.status();
-  EXPECT_EQ(*finish, FinishReason::kNone);
-  EXPECT_EQ(scheduler_->AddPrefilled(SequenceId{2}, alone.tokens).status().code(),
-            absl::StatusCode::kFailedPrecondition);
-  const auto events = Drain();
-  ASSERT_EQ(events.size(), 3u);
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(events[i].sampled.token, alone.tokens[i + 1]);
-  EXPECT_EQ(events[0].position, 1);
-  EXPECT_FALSE(events[0].first) << "the first token came from elsewhere";
-}
-
-TEST_F(SchedulerTest, APrefilledSequencePublishesItsPrompt) {
-  Start(Options());
-  ASSERT_TRUE(scheduler_->ReserveRemote(SequenceId{1}, Prompt(10, 4)).ok());
-  EXPECT_EQ(pool_->Stats().used, 3);
-  const TokenId first[] = {5};
-  ASSERT_TRUE(scheduler_->AddPrefilled(SequenceId{1}, first).ok());
-  ASSERT_TRUE(scheduler_->Abort(SequenceId{1}).ok());
-  EXPECT_EQ(pool_->Stats().cached, 2);
-}
-
-TEST_F(SchedulerTest, AFirstTokenMayBeTheLast) {
-  Start(Options());
-  Request request = Prompt(10, 4);
-  request.sampling.stop_token_ids = {5};
-  ASSERT_TRUE(scheduler_->ReserveRemote(SequenceId{1}, request).ok());
-  const TokenId first[] = {5};
-  const auto finish = scheduler_->AddPrefilled(SequenceId{1}, first);
-  ASSERT_TRUE(finish.ok());
-  EXPECT_EQ(*finish, FinishReason::kStop);
-  EXPECT_EQ(pool_->Stats().used, 0);
-  EXPECT_EQ(scheduler_->Find(SequenceId{1}), nullptr);
-}
-
-TEST_F(SchedulerTest, LostRemotePrefillsAreFencedAndRecomputed) {
-  Start(Options());
-  Add(1, Prompt(8, 2));
-  Drain();
-  const auto reservation = scheduler_->ReserveRemote(SequenceId{2}, Prompt(18, 4));
-  ASSERT_TRUE(reservation.ok());
-  const auto fenced = scheduler_->RecomputeRemote(SequenceId{2}, ReservedBlocks::kFence);
-  ASSERT_TRUE(fenced.ok());
-  EXPECT_EQ(*fenced, std::vector<BlockId>(reservation->blocks.begin() + 2, reservation->blocks.end()));
-  EXPECT_EQ(pool_->Stats().fenced, 3);
-  EXPECT_EQ(ShowAndCommit(), "2:8+10") << "computed here, with the prefix that was here";
-  EXPECT_EQ(Drain().size(), 3u);
-  for (BlockId block : *fenced) pool_->Unfence(block);
-  EXPECT_EQ(pool_->Available(), 100);
-  ASSERT_TRUE(scheduler_->ReserveRemote(SequenceId{3}, Prompt(18, 4)).ok());
-  EXPECT_TRUE(scheduler_->AbandonRemote(SequenceId{3}, ReservedBlocks::kFree)->empty());
-  EXPECT_EQ(pool_->Available(), 100);
-  EXPECT_EQ(scheduler_->AbandonRemote(SequenceId{3}, ReservedBlocks::kFree).status().code(),
-            absl::StatusCode::kNotFound);
-}
-
-TEST_F(SchedulerTest, ReservationsLeaveRoomForWhoWaits) {
-  Start(Options(), 10);
-  Add(1, Prompt(20, 2));  // 6 blocks to be admitted
-  EXPECT_EQ(scheduler_->ReserveRemote(SequenceId{2}, Prompt(16, 2, 7)).status().code(),
-            absl::StatusCode::kResourceExhausted)
-      << "5 blocks of 10, but 6 are spoken for";
-  EXPECT_EQ(pool_->Stats().used, 0);
-  EXPECT_TRUE(scheduler_->ReserveRemote(SequenceId{3}, Prompt(12, 2, 7)).ok()) << "4 blocks are not";
-  Request urgent = Prompt(20, 2, 9);
-  urgent.priority = -1;
-  EXPECT_TRUE(scheduler_->ReserveRemote(SequenceId{4}, urgent).ok()) << "whoever is more urgent does not ask";
-  EXPECT_TRUE(scheduler_->Schedule().items.empty());
-  EXPECT_TRUE(scheduler_->HasWork());
-}
-
-TEST_F(SchedulerTest, ReservationsAreBoundedByTheSequencesOfAStep) {
-  SchedulerOptions options = Options();
-  options.max_sequences = 2;
-  Start(options);
-  Add(1, Prompt(4, 10));
-  Step();
-  EXPECT_TRUE(scheduler_->ReserveRemote(SequenceId{2}, Prompt(8, 4, 5)).ok());
-  EXPECT_FALSE(scheduler_->ReserveRemote(SequenceId{3}, Prompt(8, 4, 7)).ok());
-  Add(4, Prompt(4, 1, 9));
-  EXPECT_EQ(ShowAndCommit(), "1:4+1") << "the reserved one will need the row";
-  ASSERT_TRUE(scheduler_->Abort(SequenceId{2}).ok());
-  EXPECT_EQ(ShowAndCommit(), "1:5+1 4:0+4");
 }
 
 TEST_F(SchedulerTest, CountsAndHeadRoom) {

@@ -3,19 +3,24 @@
 #include <algorithm>
 
 namespace baton {
+namespace {
+
+void InsertByArrival(std::deque<Sequence*>& queue, Sequence* sequence) {
+  queue.insert(std::ranges::upper_bound(queue, sequence->arrival, {}, &Sequence::arrival), sequence);
+}
+
+}  // namespace
 
 void WaitingQueue::Push(Sequence* sequence) {
   Level& level = levels_[sequence->request.priority];
   std::deque<Sequence*>& queue = level.by_user[sequence->request.user];
   if (queue.empty()) level.turns.push_back(sequence->request.user);
-  queue.push_back(sequence);
+  InsertByArrival(queue, sequence);
   ++size_;
 }
 
 void WaitingQueue::Return(Sequence* sequence) {
-  std::deque<Sequence*>& returned = levels_[sequence->request.priority].returned;
-  const auto place = std::ranges::upper_bound(returned, sequence->arrival, {}, &Sequence::arrival);
-  returned.insert(place, sequence);
+  InsertByArrival(levels_[sequence->request.priority].returned, sequence);
   ++size_;
 }
 

@@ -1,5 +1,5 @@
-// Who is admitted next: lower priority value first; within it those that were returned (preempted or awakened) by
-// arrival; then round robin over users, each user's oldest.
+// Who is admitted next: lower priority value first; within it those that were returned, by arrival; then round robin
+// over users, each user's oldest.
 //
 // Threading: none. Ownership: sequences belong to the scheduler.
 // Limits: Push, Front and Pop are O(log priorities) and constant otherwise; Remove searches one user's queue.
@@ -19,8 +19,10 @@ namespace baton {
 
 class WaitingQueue {
  public:
+  // To its place among its user's, by arrival.
   void Push(Sequence* sequence);
-  // Ahead of all that were pushed with its priority, and behind older returned ones.
+  // For who has had its turn already, and lost what it got. Ahead of all that were pushed with its priority, and behind
+  // older returned ones.
   void Return(Sequence* sequence);
   Sequence* Front() const;  // null when empty
   void Pop();

@@ -60,6 +60,13 @@ TEST_F(WaitingQueueTest, ReturnedOnesAreAheadByArrival) {
   EXPECT_EQ(Drain(), (std::vector<uint64_t>{0, 1, 2}));
 }
 
+TEST_F(WaitingQueueTest, WhoIsPushedAgainIsItsUsersOldestButTakesNobodysTurn) {
+  Sequence* parked = Make("a");
+  for (const char* user : {"a", "b", "b"}) queue_.Push(Make(user));
+  queue_.Push(parked);
+  EXPECT_EQ(Drain(), (std::vector<uint64_t>{0, 2, 1, 3}));
+}
+
 TEST_F(WaitingQueueTest, RemovesFromAnyPlace) {
   for (const char* user : {"a", "b", "a", "c"}) queue_.Push(Make(user));
   queue_.Return(Make("d"));
