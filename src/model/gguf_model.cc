@@ -165,9 +165,17 @@ absl::Status ReadArchitecture(std::string_view architecture, const GgufFile& fil
   return absl::OkStatus();
 }
 
+absl::Status RefuseSplit(const GgufFile& file) {
+  if (file.Find("split.count") == nullptr) return absl::OkStatus();
+  BATON_ASSIGN_OR_RETURN(const int64_t count, file.Integer("split.count"));
+  if (count <= 1) return absl::OkStatus();
+  return Unimplemented("GGUF model is split into ", count, " files: join them with llama-gguf-split --merge");
+}
+
 }  // namespace
 
 absl::StatusOr<ModelParts> ReadGgufModel(const GgufFile& file) {
+  BATON_RETURN_IF_ERROR(RefuseSplit(file));
   BATON_ASSIGN_OR_RETURN(const std::string_view architecture, file.String("general.architecture"));
   ModelParts parts;
   BATON_RETURN_IF_ERROR(ReadArchitecture(architecture, file, parts.config));

@@ -8,7 +8,8 @@
 namespace baton {
 
 // The parts point into the bytes that `file` was parsed from. Architectures: llama (Llama, Mistral, SmolLM2), qwen2.
-// With Contents::kHeaderOnly the tensors are left out (but for the embedding's shape and the rotary factors' absence).
+// Of a file that was parsed with Contents::kHeaderOnly the tensors have no data, and Llama 3's rotary factors, which
+// are data, do not enter the configuration.
 absl::StatusOr<ModelParts> ReadGgufModel(const GgufFile& file);
 
 }  // namespace baton

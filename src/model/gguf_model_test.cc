@@ -84,6 +84,7 @@ TEST(GgufModelTest, RefusesByName) {
   EXPECT_TRUE(Says(status(TinyGgufLlama("mamba")), {"'mamba'", "supported are llama and qwen2"}));
   EXPECT_TRUE(Says(status(GgufBuilder()), {"'general.architecture'", "missing"}));
   EXPECT_TRUE(Says(status(TinyGgufLlama().Key("llama.expert_count", 8u)), {"8 experts"}));
+  EXPECT_TRUE(Says(status(TinyGgufLlama().Key("split.count", 3u)), {"3 files", "llama-gguf-split --merge"}));
   EXPECT_TRUE(Says(status(TinyGgufLlama().Key("llama.rope.scaling.type", "yarn")), {"'yarn'", "none and linear"}));
   EXPECT_TRUE(Says(status(TinyGgufLlama().Key("llama.rope.dimension_count", 2u)), {"rope.dimension_count", "2 of 4"}));
   EXPECT_TRUE(Says(status(TinyGgufLlama().Key("llama.attention.value_length", 8u)), {"value_length", "found 8"}));
