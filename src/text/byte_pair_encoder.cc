@@ -160,42 +160,33 @@ void BytePairEncoder::MergeLong(std::string_view piece, std::vector<TokenId>& to
   if (symbols.empty()) return;
   symbols.back().next = -1;
 
-  const auto later = [](const Candidate& a, const Candidate& b) {
-    return std::pair(a.rank, a.position) > std::pair(b.rank, b.position);
-  };
-  std::vector<Candidate> heap;
-  const auto find = [&](int32_t left) -> Candidate {
+  // Candidates as rank << 32 | position of the left neighbour, best first.
+  std::vector<uint64_t> heap;
+  const auto merge_at = [&](int32_t left) {
     const int32_t right = left < 0 ? -1 : symbols[left].next;
-    if (right < 0) return {kNoMerge, left, -1};
-    const Merge merge = FindMerge(symbols[left].token, symbols[right].token);
-    return {merge.rank, left, merge.token};
+    return right < 0 ? Merge{} : FindMerge(symbols[left].token, symbols[right].token);
   };
-  const auto push = [&](int32_t left) {
-    const Candidate candidate = find(left);
-    if (candidate.rank == kNoMerge) return;
-    heap.push_back(candidate);
-    std::push_heap(heap.begin(), heap.end(), later);
+  const auto add = [&](int32_t left) {
+    const int32_t rank = merge_at(left).rank;
+    if (rank != kNoMerge) heap.push_back(static_cast<uint64_t>(rank) << 32 | static_cast<uint32_t>(left));
+    return rank != kNoMerge;
   };
-  for (size_t i = 0; i + 1 < symbols.size(); ++i) {
-    const Candidate candidate = find(static_cast<int32_t>(i));
-    if (candidate.rank != kNoMerge) heap.push_back(candidate);
-  }
-  std::make_heap(heap.begin(), heap.end(), later);
+  for (size_t i = 0; i + 1 < symbols.size(); ++i) add(static_cast<int32_t>(i));
+  std::make_heap(heap.begin(), heap.end(), std::greater());
   while (!heap.empty()) {
-    std::pop_heap(heap.begin(), heap.end(), later);
-    const Candidate top = heap.back();
+    std::pop_heap(heap.begin(), heap.end(), std::greater());
+    const int32_t position = static_cast<int32_t>(heap.back());
+    const int32_t rank = static_cast<int32_t>(heap.back() >> 32);
     heap.pop_back();
-    Symbol& left = symbols[top.position];
-    // A candidate whose neighbours have merged since is out of date.
-    if (left.next < 0 || find(top.position).token != top.token) continue;
+    const Merge merge = merge_at(position);
+    if (merge.rank != rank) continue;  // one of the neighbours has merged since
+    Symbol& left = symbols[position];
     Symbol& right = symbols[left.next];
-    left.token = top.token;
-    const int32_t after = right.next;
-    right.next = kMerged;
-    left.next = after;
-    if (after >= 0) symbols[after].previous = top.position;
-    push(left.previous);
-    push(top.position);
+    left.token = merge.token;
+    left.next = std::exchange(right.next, kMerged);
+    if (left.next >= 0) symbols[left.next].previous = position;
+    if (add(left.previous)) std::push_heap(heap.begin(), heap.end(), std::greater());
+    if (add(position)) std::push_heap(heap.begin(), heap.end(), std::greater());
   }
   for (int32_t i = 0; i >= 0; i = symbols[i].next) tokens.push_back(symbols[i].token);
 }

@@ -41,10 +41,6 @@ class BytePairEncoder {
     TokenId token;  // the left one
     Merge merge;    // with the one to its right
   };
-  struct Candidate {
-    int32_t rank, position;
-    TokenId token;
-  };
   struct WholeToken {
     uint32_t tag;
     TokenId token = -1;
