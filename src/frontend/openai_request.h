@@ -13,7 +13,6 @@
 
 #include "base/status.h"
 #include "core/request.h"
-#include "text/jinja_value.h"
 
 namespace baton {
 
@@ -45,8 +44,8 @@ struct Prompt {
 
 // What a chat template is given.
 struct Conversation {
-  jinja::Value messages;         // a list of dicts; content is text
-  jinja::Dict arguments;         // chat_template_kwargs
+  std::string messages_json;     // a list of objects; every content is a string
+  std::string arguments_json;    // chat_template_kwargs, an object; "": none
   bool add_generation_prompt = true;
   std::string last_role;         // of the last message, with its text: for echo
   std::string last_text;
