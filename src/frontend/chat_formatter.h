@@ -1,6 +1,7 @@
 // A model's way to write a conversation as text: its chat template and the texts of its special tokens.
 //
-// Threading: const calls from any thread. Ownership: a value. Errors: InvalidArgument, about the template or what it was
+// Threading: const calls from any thread. Ownership: a value. Errors: InvalidArgument, about the template or what it
+// was
 //   given; a model without a template refuses every conversation.
 #pragma once
 

@@ -39,8 +39,8 @@ struct CallServices {
 
 // A request whose prompts have become tokens.
 struct PreparedRequest {
-  GenerationRequest request;                   // with max_tokens and seed filled in
-  std::string model;                           // as the answer names it
+  GenerationRequest request;  // with max_tokens and seed filled in
+  std::string model;          // as the answer names it
   std::vector<std::vector<TokenId>> prompts;
   int64_t max_model_len = 0;
 };
@@ -64,12 +64,12 @@ class CompletionCall : public std::enable_shared_from_this<CompletionCall> {
     explicit Sequence(AnswerBuilder builder) : builder(std::move(builder)) {}
     AnswerBuilder builder;
     SequenceId handle;
-    bool delivered = false;       // the generator's last event has come
-    bool ended = false;           // its answer is complete
+    bool delivered = false;  // the generator's last event has come
+    bool ended = false;      // its answer is complete
     Clock::time_point first_token, last_token;
     Waterfall waterfall;
-    ChoiceText whole;             // when not streamed
-    int64_t characters = 0;       // of the text so far, for the offsets of log-probabilities
+    ChoiceText whole;        // when not streamed
+    int64_t characters = 0;  // of the text so far, for the offsets of log-probabilities
   };
 
   void Deliver(size_t index, TokenEvent event) BATON_EXCLUDES(mutex_);
@@ -102,8 +102,9 @@ class CompletionCall : public std::enable_shared_from_this<CompletionCall> {
   PreparedRequest prepared_;
   std::unique_ptr<ResponseFormat> format_;
   std::vector<Sequence> sequences_;
-  std::vector<AnswerPart> parts_;  // of the event at hand
-  std::vector<std::pair<size_t, TokenEvent>> events_;
+  std::vector<AnswerPart> parts_;                      // of the event at hand
+  std::vector<std::pair<size_t, TokenEvent>> events_;  // being worked on, from next_event_ on
+  size_t next_event_ = 0;
   std::string out_;
   size_t open_ = 0;  // sequences that have not ended
   bool stream_started_ = false;
@@ -113,6 +114,7 @@ class CompletionCall : public std::enable_shared_from_this<CompletionCall> {
 
   Mutex mutex_;
   std::vector<std::pair<size_t, TokenEvent>> inbox_ BATON_GUARDED_BY(mutex_);
+  bool drain_posted_ BATON_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace baton

@@ -17,9 +17,9 @@ absl::StatusOr<int64_t> TimeoutHeader(const HttpRequest& request) {
   int64_t milliseconds = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), milliseconds);
   if (error != std::errc() || end != text.data() + text.size() || milliseconds < 1) {
-    return WithParam(InvalidArgument("x-request-timeout-ms: expected a number of milliseconds of at least 1, found '",
-                                     text, "'"),
-                     "x-request-timeout-ms");
+    return WithParam(
+        InvalidArgument("x-request-timeout-ms: expected a number of milliseconds of at least 1, found '", text, "'"),
+        "x-request-timeout-ms");
   }
   return std::min<int64_t>(milliseconds, int64_t{7} * 24 * 3600 * 1000);
 }
@@ -65,9 +65,8 @@ void CompletionService::HandleCompletions(Endpoint endpoint, HttpRequest request
   }
   workers_.Run([this, endpoint, call, writer = reply.writer, body = std::move(request.body)] {
     auto prepared = std::make_shared<absl::StatusOr<PreparedRequest>>(Prepare(endpoint, body));
-    writer->Post([call, prepared] {
-      prepared->ok() ? call->Begin(**std::move(prepared)) : call->Fail(prepared->status());
-    });
+    writer->Post(
+        [call, prepared] { prepared->ok() ? call->Begin(**std::move(prepared)) : call->Fail(prepared->status()); });
   });
 }
 
@@ -116,8 +115,7 @@ absl::StatusOr<std::string> CompletionService::Tokenize(const std::string& body)
   }
   BATON_ASSIGN_OR_RETURN(const std::vector<TokenId> tokens,
                          services_->tokenizer->Encode(text, {.add_special_tokens = request.add_special_tokens}));
-  std::string out =
-      Cat("{\"count\":", tokens.size(), ",\"max_model_len\":", encoder_.max_model_len(), ",\"tokens\":");
+  std::string out = Cat("{\"count\":", tokens.size(), ",\"max_model_len\":", encoder_.max_model_len(), ",\"tokens\":");
   AppendJsonTokens(out, tokens);
   out += "}";
   return out;

@@ -25,8 +25,8 @@ struct CompletionOptions {
   RequestRules rules;
   AdmissionLimits admission;
   int worker_threads = 2;
-  size_t inline_body_bytes = 4096;  // smaller requests are prepared on the network thread
-  int64_t timeout_ms = 0;           // of requests that name none; 0: none
+  size_t inline_body_bytes = 4096;      // smaller requests are prepared on the network thread
+  int64_t timeout_ms = 0;               // of requests that name none; 0: none
   int32_t completions_max_tokens = 16;  // of completions that name none
 };
 

@@ -13,7 +13,7 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr std::array<std::string_view, 7> kRoles = {"system", "developer", "user",    "assistant",
+constexpr std::array<std::string_view, 7> kRoles = {"system", "developer", "user",   "assistant",
                                                     "tool",   "function",  "ipython"};
 
 std::string ToString(const json::string& text) { return {text.data(), text.size()}; }

@@ -55,11 +55,10 @@ class HttpFrontend : public Frontend {
   absl::Status Listen() {
     HttpServerOptions http = options_.http;
     http.error_body = [](const HttpError& error) { return ErrorJson(MakeApiError(error.status, error.message)); };
-    BATON_ASSIGN_OR_RETURN(server_,
-                           StartHttpServer(std::move(http), [this](HttpRequest request,
-                                                                   std::shared_ptr<ResponseWriter> writer) {
-                             Handle(std::move(request), std::move(writer));
-                           }));
+    BATON_ASSIGN_OR_RETURN(
+        server_, StartHttpServer(std::move(http), [this](HttpRequest request, std::shared_ptr<ResponseWriter> writer) {
+          Handle(std::move(request), std::move(writer));
+        }));
     return absl::OkStatus();
   }
 

@@ -37,9 +37,9 @@ struct FrontendOptions {
   std::vector<std::string> api_keys;  // none: any client may come
   AdmissionLimits admission;
   ReasoningParser reasoning = ReasoningParser::kOff;
-  int worker_threads = 2;               // for large prompts
-  size_t inline_body_bytes = 4096;      // smaller requests are prepared on the network thread
-  int64_t timeout_ms = 0;               // of requests that name none; 0: none
+  int worker_threads = 2;                        // for large prompts
+  size_t inline_body_bytes = 4096;               // smaller requests are prepared on the network thread
+  int64_t timeout_ms = 0;                        // of requests that name none; 0: none
   std::chrono::milliseconds stream_start{5000};  // a stream starts at its first token, at the latest after this
   std::string version = "0.1.0";
 

@@ -41,9 +41,8 @@ absl::StatusOr<boost::json::value> ParseJsonObject(std::string_view text) {
   boost::json::parse_options options;
   options.max_depth = kDepthMax;
   boost::json::error_code error;
-  boost::json::value value =
-      boost::json::parse(ToView(text), error, boost::json::make_shared_resource<boost::json::monotonic_resource>(),
-                         options);
+  boost::json::value value = boost::json::parse(
+      ToView(text), error, boost::json::make_shared_resource<boost::json::monotonic_resource>(), options);
   if (error == boost::json::error::too_deep) {
     return InvalidArgument("the body's JSON is nested deeper than the limit of ", kDepthMax);
   }

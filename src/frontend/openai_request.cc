@@ -39,8 +39,8 @@ void RefuseUnsupported(JsonFields& fields) {
     const auto* object = format->if_object();
     const json::value* type = object ? object->if_contains("type") : nullptr;
     if (!type || *type != json::value("text")) {
-      fields.Fail("response_format", InvalidArgument("response_format: only {\"type\":\"text\"} is supported, found ",
-                                                     Excerpt(*format)));
+      fields.Fail("response_format",
+                  InvalidArgument("response_format: only {\"type\":\"text\"} is supported, found ", Excerpt(*format)));
     }
   }
   if (const json::value* suffix = fields.Find("suffix"); suffix && *suffix != json::value("")) {
@@ -61,8 +61,8 @@ void ReadStopStrings(JsonFields& fields, std::vector<std::string>* stop) {
   const auto* list = value->if_array();
   if (!list) return add(*value);
   if (list->size() > kMaxStopStrings) {
-    return fields.Fail("stop", InvalidArgument("stop: expected at most ", kMaxStopStrings, " strings, found ",
-                                               list->size()));
+    return fields.Fail("stop",
+                       InvalidArgument("stop: expected at most ", kMaxStopStrings, " strings, found ", list->size()));
   }
   for (const json::value& item : *list) add(item);
 }
@@ -221,8 +221,8 @@ void ReadPrompts(JsonFields& fields, const RequestRules& rules, std::vector<Prom
     return;
   }
   if (list->size() > rules.prompts_max) {
-    return fields.Fail("prompt", InvalidArgument("prompt: expected at most ", rules.prompts_max, " prompts, found ",
-                                                 list->size()));
+    return fields.Fail(
+        "prompt", InvalidArgument("prompt: expected at most ", rules.prompts_max, " prompts, found ", list->size()));
   }
   const bool strings = list->front().is_string();
   for (const json::value& item : *list) {

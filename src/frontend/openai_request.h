@@ -1,4 +1,5 @@
-// OpenAI's JSON requests as checked values: every field in its range, defaults filled in, what is not supported refused.
+// OpenAI's JSON requests as checked values: every field in its range, defaults filled in, what is not supported
+// refused.
 //
 // Threading: free functions; any thread. Ownership: values. Errors: InvalidArgument with the field as param
 //   (frontend/api_error.h), saying what was expected and found.
@@ -44,10 +45,10 @@ struct Prompt {
 
 // What a chat template is given.
 struct Conversation {
-  std::string messages_json;     // a list of objects; every content is a string
-  std::string arguments_json;    // chat_template_kwargs, an object; "": none
+  std::string messages_json;   // a list of objects; every content is a string
+  std::string arguments_json;  // chat_template_kwargs, an object; "": none
   bool add_generation_prompt = true;
-  std::string last_role;         // of the last message, with its text: for echo
+  std::string last_role;  // of the last message, with its text: for echo
   std::string last_text;
 };
 
@@ -62,17 +63,17 @@ struct GenerationRequest {
   int32_t n = 1;
   std::vector<std::string> stop;
   bool stream = false;
-  bool include_usage = false;           // a last chunk with the usage
-  bool continuous_usage = false;        // the usage so far in every chunk
+  bool include_usage = false;     // a last chunk with the usage
+  bool continuous_usage = false;  // the usage so far in every chunk
   bool echo = false;
-  bool add_special_tokens = true;       // when text becomes tokens
-  bool skip_special_tokens = true;      // when tokens become text
+  bool add_special_tokens = true;   // when text becomes tokens
+  bool skip_special_tokens = true;  // when tokens become text
   bool include_stop_string = false;
   bool return_token_ids = false;
   std::string cache_salt;
   std::string user;
   int32_t priority = 0;
-  int64_t timeout_ms = 0;               // 0: none
+  int64_t timeout_ms = 0;  // 0: none
 };
 
 absl::StatusOr<GenerationRequest> ParseGenerationRequest(Endpoint endpoint, std::string_view body,

@@ -33,8 +33,8 @@ struct ChoiceEnd {
 struct ChoiceText {
   std::string text;
   std::string reasoning;
-  std::vector<SampledToken> tokens;              // for token_ids and log-probabilities
-  std::vector<SampledToken> prompt_logprobs;     // with echo
+  std::vector<SampledToken> tokens;           // for token_ids and log-probabilities
+  std::vector<SampledToken> prompt_logprobs;  // with echo
   ChoiceEnd end;
 };
 
@@ -60,7 +60,9 @@ class ResponseFormat {
   void AppendEnd(std::string& out, const ChoiceEnd& end) const;
   void AppendWholeChoice(std::string& out, int32_t index, const ChoiceText& choice,
                          std::span<const std::vector<TokenId>> prompts) const;
-  void AppendLogprobs(std::string& out, std::span<const SampledToken> tokens, int64_t* offset, bool first_is_null) const;
+  void AppendLogprobs(std::string& out, std::span<const SampledToken> tokens, int64_t* offset,
+                      bool first_is_null) const;
+  std::string TokenName(TokenId token) const;
   void AppendChatLogprobs(std::string& out, std::span<const SampledToken> tokens) const;
   void AppendChatLogprob(std::string& out, TokenId token, float logprob) const;
   void AppendCompletionLogprobs(std::string& out, std::span<const SampledToken> tokens, int64_t* offset,

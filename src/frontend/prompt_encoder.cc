@@ -31,10 +31,11 @@ absl::Status PromptEncoder::CheckLength(int64_t prompt_tokens, int64_t max_token
                                         bool at_least) const {
   const int64_t wanted = std::max<int64_t>(max_tokens, 1);
   if (prompt_tokens + wanted <= max_model_len_) return absl::OkStatus();
-  return WithParam(InvalidArgument("this model's context holds ", max_model_len_, " tokens, but ", at_least ? "at least " : "",
-                                   prompt_tokens + wanted, " were asked for: ", at_least ? "at least " : "", prompt_tokens,
-                                   " in the prompt and ", wanted, " for the answer (max_tokens); shorten one of them"),
-                   param, "context_length_exceeded");
+  return WithParam(
+      InvalidArgument("this model's context holds ", max_model_len_, " tokens, but ", at_least ? "at least " : "",
+                      prompt_tokens + wanted, " were asked for: ", at_least ? "at least " : "", prompt_tokens,
+                      " in the prompt and ", wanted, " for the answer (max_tokens); shorten one of them"),
+      param, "context_length_exceeded");
 }
 
 // A number of tokens that the text surely has, found without tokenizing more than the context could hold.

@@ -11,8 +11,8 @@ namespace baton {
 
 enum class ReasoningParser : uint8_t {
   kOff,
-  kTagged,      // reasoning is what stands in a <think>…</think> that the answer begins with (Qwen 3)
-  kFromStart,   // the template has opened the tag already: everything up to </think> is reasoning (DeepSeek-R1)
+  kTagged,     // reasoning is what stands in a <think>…</think> that the answer begins with (Qwen 3)
+  kFromStart,  // the template has opened the tag already: everything up to </think> is reasoning (DeepSeek-R1)
 };
 
 class ReasoningSplitter {

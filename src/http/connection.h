@@ -100,7 +100,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Answer answer_ BATON_GUARDED_BY(mutex_);
   std::string outbox_ BATON_GUARDED_BY(mutex_);
   bool dirty_ BATON_GUARDED_BY(mutex_) = false;  // Flush is on its way
-  size_t unsent_ BATON_GUARDED_BY(mutex_) = 0;  // bytes that Flush could not send
+  size_t unsent_ BATON_GUARDED_BY(mutex_) = 0;   // bytes that Flush could not send
 };
 
 }  // namespace baton

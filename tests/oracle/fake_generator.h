@@ -121,7 +121,8 @@ class FakeGenerator : public Generator {
     if (top < 0) return sampled;
     sampled.logprob = -0.5f;
     for (int32_t i = 0; i < top; ++i) {
-      sampled.top_logprobs.push_back({(token + i) % tokenizer_.vocabulary_size(), -0.5f - 0.25f * static_cast<float>(i)});
+      sampled.top_logprobs.push_back(
+          {(token + i) % tokenizer_.vocabulary_size(), -0.5f - 0.25f * static_cast<float>(i)});
     }
     return sampled;
   }
@@ -187,7 +188,8 @@ class FakeGenerator : public Generator {
       return std::find(list.begin(), list.end(), token) != list.end();
     };
     if (sequence.position > sampling.min_tokens) {
-      if (in(sampling.stop_token_ids) || (!sampling.ignore_eos && sequence.Setting("eos_at", -1) >= 0 && in(tokenizer_.eos()))) {
+      if (in(sampling.stop_token_ids) ||
+          (!sampling.ignore_eos && sequence.Setting("eos_at", -1) >= 0 && in(tokenizer_.eos()))) {
         return FinishReason::kStop;
       }
     }
