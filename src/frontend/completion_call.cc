@@ -11,6 +11,8 @@
 namespace baton {
 namespace {
 
+constexpr size_t kEventsAtOnce = 256;
+
 double Seconds(CompletionCall::Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
 // A client may use an id twice; the generator may not see one twice.
@@ -120,24 +122,34 @@ void CompletionCall::Deliver(size_t index, TokenEvent event) {
   {
     MutexLock lock(mutex_);
     inbox_.emplace_back(index, std::move(event));
-    if (inbox_.size() > 1) return;  // it is on its way
+    if (std::exchange(drain_posted_, true)) return;
   }
   reply_.writer->Post([self = shared_from_this()] { self->Drain(); });
 }
 
+// A bounded number of events at once, so that what they say is sent before more is said.
 void CompletionCall::Drain() {
-  {
+  if (next_event_ == events_.size()) {
+    events_.clear();
+    next_event_ = 0;
     MutexLock lock(mutex_);
     events_.swap(inbox_);
   }
   now_ = Clock::now();
-  for (auto& [index, event] : events_) {
+  const size_t end = std::min(events_.size(), next_event_ + kEventsAtOnce);
+  for (; next_event_ < end; ++next_event_) {
+    auto& [index, event] = events_[next_event_];
     Sequence& sequence = sequences_[index];
     sequence.delivered = sequence.delivered || event.finish != FinishReason::kNone;
     if (!ended_ && !sequence.ended) OnEvent(index, event);
   }
-  events_.clear();
   Flush();
+  {
+    MutexLock lock(mutex_);
+    drain_posted_ = next_event_ < events_.size() || !inbox_.empty();
+    if (!drain_posted_) return;
+  }
+  reply_.writer->Post([self = shared_from_this()] { self->Drain(); });
 }
 
 void CompletionCall::OnEvent(size_t index, TokenEvent& event) {
@@ -271,7 +283,7 @@ void CompletionCall::Complete() {
 }
 
 void CompletionCall::Fail(const absl::Status& status) {
-  if (ended_) return;
+  if (std::exchange(ended_, true)) return;
   const ApiError error = ToApiError(status);
   if (stream_started_) {
     out_.append("data: ").append(ErrorJson(error)).append("\n\ndata: [DONE]\n\n");
@@ -285,14 +297,13 @@ void CompletionCall::Fail(const absl::Status& status) {
 }
 
 void CompletionCall::Leave() {
-  if (ended_) return;
+  if (std::exchange(ended_, true)) return;
   LogInfo("request ", reply_.request_id, ": the client left");
   End();
 }
 
 // Without an answer, or with half of one: everything still running is cancelled.
 void CompletionCall::End() {
-  ended_ = true;
   FrontendMetrics& metrics = *services_->metrics;
   for (Sequence& sequence : sequences_) {
     if (sequence.ended) continue;
@@ -316,8 +327,9 @@ void CompletionCall::StartStream() {
 
 void CompletionCall::Flush() {
   if (out_.empty()) return;
-  reply_.writer->Write(out_);
+  const bool heard = reply_.writer->Write(out_);
   out_.clear();
+  if (!heard) Leave();
 }
 
 Usage CompletionCall::CurrentUsage() const {

@@ -102,8 +102,9 @@ class CompletionCall : public std::enable_shared_from_this<CompletionCall> {
   PreparedRequest prepared_;
   std::unique_ptr<ResponseFormat> format_;
   std::vector<Sequence> sequences_;
-  std::vector<AnswerPart> parts_;  // of the event at hand
-  std::vector<std::pair<size_t, TokenEvent>> events_;
+  std::vector<AnswerPart> parts_;                      // of the event at hand
+  std::vector<std::pair<size_t, TokenEvent>> events_;  // being worked on, from next_event_ on
+  size_t next_event_ = 0;
   std::string out_;
   size_t open_ = 0;  // sequences that have not ended
   bool stream_started_ = false;
@@ -113,6 +114,7 @@ class CompletionCall : public std::enable_shared_from_this<CompletionCall> {
 
   Mutex mutex_;
   std::vector<std::pair<size_t, TokenEvent>> inbox_ BATON_GUARDED_BY(mutex_);
+  bool drain_posted_ BATON_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace baton

@@ -28,11 +28,11 @@ bool IsTrue(std::string_view text) { return text == "1" || EqualsIgnoreCase(text
 
 }  // namespace
 
-CompletionService::CompletionService(CompletionOptions options, CallServices services,
-                                     const ChatTemplate* chat_template, int64_t max_model_len)
+CompletionService::CompletionService(CompletionOptions options, CallServices services, ChatFormatter formatter,
+                                     int64_t max_model_len)
     : options_(std::move(options)),
       services_(std::make_shared<const CallServices>(std::move(services))),
-      encoder_(*services_->tokenizer, chat_template, max_model_len),
+      encoder_(*services_->tokenizer, std::move(formatter), max_model_len),
       admission_(std::make_shared<Admission>(options_.admission)),
       workers_(options_.worker_threads) {}
 
@@ -111,7 +111,7 @@ absl::StatusOr<std::string> CompletionService::Tokenize(const std::string& body)
   BATON_RETURN_IF_ERROR(CheckModel(request.model));
   std::string text = request.prompt;
   if (request.is_chat) {
-    BATON_ASSIGN_OR_RETURN(text, encoder_.RenderChat(request.conversation));
+    BATON_ASSIGN_OR_RETURN(text, encoder_.formatter().Render(request.conversation));
   }
   BATON_ASSIGN_OR_RETURN(const std::vector<TokenId> tokens,
                          services_->tokenizer->Encode(text, {.add_special_tokens = request.add_special_tokens}));

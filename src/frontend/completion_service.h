@@ -32,8 +32,7 @@ struct CompletionOptions {
 
 class CompletionService {
  public:
-  CompletionService(CompletionOptions options, CallServices services, const ChatTemplate* chat_template,
-                    int64_t max_model_len);
+  CompletionService(CompletionOptions options, CallServices services, ChatFormatter formatter, int64_t max_model_len);
 
   void HandleCompletions(Endpoint endpoint, HttpRequest request, Reply reply);
   void HandleTokenize(HttpRequest request, Reply reply);

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <boost/json/serialize.hpp>
 #include <utility>
 
 #include "frontend/api_error.h"
+#include "frontend/json_text.h"
 
 namespace baton {
 namespace {
@@ -43,7 +45,7 @@ void ReadContent(JsonFields& fields, std::string* content) {
 }
 
 // The message as the template sees it: all of its fields, with the content as text.
-jinja::Value ReadMessage(JsonFields& fields, const json::object& object, Conversation* conversation) {
+void ReadMessage(JsonFields& fields, const json::object& object, Conversation* conversation) {
   std::string role;
   fields.String("role", 64, &role);
   if (std::find(kRoles.begin(), kRoles.end(), role) == kRoles.end()) {
@@ -51,53 +53,30 @@ jinja::Value ReadMessage(JsonFields& fields, const json::object& object, Convers
   }
   std::string content;
   ReadContent(fields, &content);
-  jinja::Dict dict;
-  dict.Set("role", jinja::Value::String(role));
-  dict.Set("content", jinja::Value::String(content));
+  std::string& out = conversation->messages_json;
+  out += "{\"role\":";
+  AppendJsonString(out, role);
+  out += ",\"content\":";
+  AppendJsonString(out, content);
   for (const auto& [key, value] : object) {
-    if (key != "role" && key != "content") dict.Set(std::string_view(key.data(), key.size()), ToJinja(value));
+    if (key == "role" || key == "content") continue;
+    out += ',';
+    AppendJsonString(out, std::string_view(key.data(), key.size()));
+    out += ':';
+    out += json::serialize(value);
   }
+  out += '}';
   conversation->last_role = std::move(role);
   conversation->last_text = std::move(content);
-  return jinja::Value::FromDict(std::move(dict));
 }
 
 }  // namespace
-
-jinja::Value ToJinja(const json::value& value) {
-  switch (value.kind()) {
-    case json::kind::null:
-      return jinja::Value::None();
-    case json::kind::bool_:
-      return jinja::Value::Bool(value.get_bool());
-    case json::kind::int64:
-      return jinja::Value::Integer(value.get_int64());
-    case json::kind::uint64:
-    case json::kind::double_:
-      return jinja::Value::Double(value.to_number<double>());
-    case json::kind::string:
-      return jinja::Value::String(ToString(value.get_string()));
-    case json::kind::array: {
-      std::vector<jinja::Value> items;
-      for (const json::value& item : value.get_array()) items.push_back(ToJinja(item));
-      return jinja::Value::List(std::move(items));
-    }
-    case json::kind::object: {
-      jinja::Dict dict;
-      for (const auto& [key, item] : value.get_object()) {
-        dict.Set(std::string_view(key.data(), key.size()), ToJinja(item));
-      }
-      return jinja::Value::FromDict(std::move(dict));
-    }
-  }
-  return jinja::Value::None();
-}
 
 absl::Status ReadConversation(JsonFields& fields, const RequestRules& rules, Conversation* conversation) {
   fields.Bool("add_generation_prompt", &conversation->add_generation_prompt);
   if (const json::value* arguments = fields.Find("chat_template_kwargs")) {
     if (!arguments->is_object()) fields.Fail("chat_template_kwargs", "an object", arguments);
-    if (arguments->is_object()) conversation->arguments = ToJinja(*arguments).dict();
+    conversation->arguments_json = json::serialize(*arguments);
   }
   const json::value* value = fields.Find("messages");
   const auto* list = value ? value->if_array() : nullptr;
@@ -105,8 +84,7 @@ absl::Status ReadConversation(JsonFields& fields, const RequestRules& rules, Con
     fields.Fail("messages", Cat("a list of 1 to ", rules.messages_max, " messages"), value);
     return fields.status();
   }
-  std::vector<jinja::Value> messages;
-  messages.reserve(list->size());
+  conversation->messages_json = "[";
   for (size_t i = 0; i < list->size(); ++i) {
     const std::string place = Cat("messages[", i, "]");
     const auto* object = (*list)[i].if_object();
@@ -114,10 +92,11 @@ absl::Status ReadConversation(JsonFields& fields, const RequestRules& rules, Con
       return WithParam(InvalidArgument(place, ": expected an object, found ", Excerpt((*list)[i])), place);
     }
     JsonFields message(*object, place + ".");
-    messages.push_back(ReadMessage(message, *object, conversation));
+    if (i > 0) conversation->messages_json += ',';
+    ReadMessage(message, *object, conversation);
     BATON_RETURN_IF_ERROR(message.status());
   }
-  conversation->messages = jinja::Value::List(std::move(messages));
+  conversation->messages_json += ']';
   return fields.status();
 }
 

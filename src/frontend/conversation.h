@@ -10,11 +10,9 @@
 #include "base/status.h"
 #include "frontend/json_fields.h"
 #include "frontend/openai_request.h"
-#include "text/jinja_value.h"
 
 namespace baton {
 
-jinja::Value ToJinja(const boost::json::value& value);
 // Reads messages, add_generation_prompt and chat_template_kwargs.
 absl::Status ReadConversation(JsonFields& fields, const RequestRules& rules, Conversation* conversation);
 

@@ -35,8 +35,8 @@ CompletionOptions ToCompletionOptions(const FrontendOptions& options, const Toke
 
 class HttpFrontend : public Frontend {
  public:
-  HttpFrontend(FrontendOptions options, Generator& generator, const Tokenizer& tokenizer,
-               const ChatTemplate* chat_template, MetricRegistry& registry)
+  HttpFrontend(FrontendOptions options, Generator& generator, const Tokenizer& tokenizer, ChatFormatter formatter,
+               MetricRegistry& registry)
       : options_(std::move(options)),
         generator_(generator),
         registry_(registry),
@@ -48,7 +48,7 @@ class HttpFrontend : public Frontend {
                                   .reasoning = options_.reasoning,
                                   .explain_route = options_.explain_route,
                                   .stream_start = options_.stream_start},
-                     chat_template, options_.max_model_len),
+                     std::move(formatter), options_.max_model_len),
         routes_(MakeRoutes()) {}
   ~HttpFrontend() override { Stop(std::chrono::milliseconds(0)); }
 
@@ -213,13 +213,14 @@ class HttpFrontend : public Frontend {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Frontend>> Frontend::Start(FrontendOptions options, Generator& generator,
-                                                          const Tokenizer& tokenizer, const ChatTemplate* chat_template,
+                                                          const Tokenizer& tokenizer, ChatFormatter formatter,
                                                           MetricRegistry& registry) {
   if (options.model_names.empty() || options.max_model_len < 1) {
     return InvalidArgument("expected a model name and the length of its context, found ", options.model_names.size(),
                            " names and ", options.max_model_len, " tokens");
   }
-  auto frontend = std::make_unique<HttpFrontend>(std::move(options), generator, tokenizer, chat_template, registry);
+  auto frontend =
+      std::make_unique<HttpFrontend>(std::move(options), generator, tokenizer, std::move(formatter), registry);
   BATON_RETURN_IF_ERROR(frontend->Listen());
   return frontend;
 }

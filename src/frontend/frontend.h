@@ -1,12 +1,12 @@
 // The HTTP front end: OpenAI's API and the operator's routes on one server.
 //
-//   BATON_ASSIGN_OR_RETURN(auto frontend, Frontend::Start(options, generator, tokenizer, &chat_template, registry));
+//   BATON_ASSIGN_OR_RETURN(auto frontend, Frontend::Start(options, generator, tokenizer, formatter, registry));
 //   … frontend->Stop(std::chrono::seconds(10));
 //
 // Threading: Start, Stop and the destructor on one thread; the rest on any. The providers in the options are called on
 //   network threads and must be quick.
-// Ownership: generator, tokenizer, template and registry must outlive it; the generator may still call sinks after
-// Stop. Errors: a port that cannot be listened on; everything else is answered to clients.
+// Ownership: generator, tokenizer and registry must outlive it; the generator may still call sinks after Stop.
+// Errors: a port that cannot be listened on; everything else is answered to clients.
 #pragma once
 
 #include <chrono>
@@ -20,10 +20,10 @@
 #include "base/status.h"
 #include "core/generator.h"
 #include "frontend/admission.h"
+#include "frontend/chat_formatter.h"
 #include "frontend/openai_request.h"
 #include "frontend/reasoning.h"
 #include "http/server.h"
-#include "text/chat_template.h"
 #include "text/tokenizer.h"
 
 namespace baton {
@@ -33,7 +33,7 @@ struct FrontendOptions {
   std::vector<std::string> model_names;  // at least one; the first is the model's id, the others are aliases
   std::string model_root;                // where the model came from, for /v1/models
   int64_t max_model_len = 0;             // tokens
-  SamplingDefaults defaults;
+  GenerationDefaults defaults;
   std::vector<std::string> api_keys;  // none: any client may come
   AdmissionLimits admission;
   ReasoningParser reasoning = ReasoningParser::kOff;
@@ -55,7 +55,7 @@ class Frontend {
  public:
   virtual ~Frontend() = default;
   static absl::StatusOr<std::unique_ptr<Frontend>> Start(FrontendOptions options, Generator& generator,
-                                                         const Tokenizer& tokenizer, const ChatTemplate* chat_template,
+                                                         const Tokenizer& tokenizer, ChatFormatter formatter,
                                                          MetricRegistry& registry);
   virtual int port() const = 0;
   // New work is refused with 503 and /health says so; what is under way goes on.

@@ -1,5 +1,6 @@
 #include "frontend/json_fields.h"
 
+#include <boost/json/monotonic_resource.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serializer.hpp>
 

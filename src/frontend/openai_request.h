@@ -14,12 +14,11 @@
 
 #include "base/status.h"
 #include "core/request.h"
-#include "text/jinja_value.h"
 
 namespace baton {
 
 // What the model's generation_config.json says for fields that a request leaves out.
-struct SamplingDefaults {
+struct GenerationDefaults {
   float temperature = 1.0f;
   float top_p = 1.0f;
   int32_t top_k = 0;
@@ -29,7 +28,7 @@ struct SamplingDefaults {
 
 struct RequestRules {
   int32_t vocabulary = 0;
-  SamplingDefaults defaults;
+  GenerationDefaults defaults;
   size_t prompts_max = 1024;    // of one completions request
   size_t sequences_max = 1024;  // prompts × n
   size_t messages_max = 8192;
@@ -46,8 +45,8 @@ struct Prompt {
 
 // What a chat template is given.
 struct Conversation {
-  jinja::Value messages;  // a list of dicts; content is text
-  jinja::Dict arguments;  // chat_template_kwargs
+  std::string messages_json;   // a list of objects; every content is a string
+  std::string arguments_json;  // chat_template_kwargs, an object; "": none
   bool add_generation_prompt = true;
   std::string last_role;  // of the last message, with its text: for echo
   std::string last_text;

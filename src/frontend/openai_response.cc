@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "frontend/json_text.h"
+#include "text/unicode.h"
 
 namespace baton {
 namespace {
@@ -247,17 +248,30 @@ void ResponseFormat::AppendChatLogprobs(std::string& out, std::span<const Sample
   out += "],\"refusal\":null}";
 }
 
+// The token's text; parts of characters, which would all look the same, as OpenAI writes them: "bytes:\\xe6\\x97".
+std::string ResponseFormat::TokenName(TokenId token) const {
+  const std::string_view bytes = tokenizer_.TokenBytes(token);
+  if (IsValidUtf8(bytes)) return std::string(bytes);
+  std::string name = "bytes:";
+  for (const char byte : bytes) {
+    constexpr char kHex[] = "0123456789abcdef";
+    name += "\\x";
+    name += kHex[static_cast<unsigned char>(byte) >> 4];
+    name += kHex[byte & 15];
+  }
+  return name;
+}
+
 void ResponseFormat::AppendCompletionLogprobs(std::string& out, std::span<const SampledToken> tokens, int64_t* offset,
                                               bool first_is_null) const {
   std::string texts, logprobs, tops, offsets;
   for (size_t i = 0; i < tokens.size(); ++i) {
     const char* comma = i > 0 ? "," : "";
-    const std::string text = tokenizer_.TokenText(tokens[i].token);
     texts += comma;
-    AppendJsonString(texts, text);
+    AppendJsonString(texts, TokenName(tokens[i].token));
     offsets += comma;
     AppendJsonNumber(offsets, *offset);
-    *offset += CodePoints(text);
+    *offset += CodePoints(tokenizer_.TokenBytes(tokens[i].token));
     logprobs += comma;
     tops += comma;
     if (i == 0 && first_is_null) {  // nothing comes before a prompt's first token
@@ -270,7 +284,7 @@ void ResponseFormat::AppendCompletionLogprobs(std::string& out, std::span<const 
     bool first = true;
     for (const TokenLogprob& top : tokens[i].top_logprobs) {
       if (!std::exchange(first, false)) tops += ',';
-      AppendJsonString(tops, tokenizer_.TokenText(top.token));
+      AppendJsonString(tops, TokenName(top.token));
       tops += ':';
       AppendLogprob(tops, top.logprob);
     }

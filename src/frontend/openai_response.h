@@ -62,6 +62,7 @@ class ResponseFormat {
                          std::span<const std::vector<TokenId>> prompts) const;
   void AppendLogprobs(std::string& out, std::span<const SampledToken> tokens, int64_t* offset,
                       bool first_is_null) const;
+  std::string TokenName(TokenId token) const;
   void AppendChatLogprobs(std::string& out, std::span<const SampledToken> tokens) const;
   void AppendChatLogprob(std::string& out, TokenId token, float logprob) const;
   void AppendCompletionLogprobs(std::string& out, std::span<const SampledToken> tokens, int64_t* offset,

@@ -20,8 +20,8 @@ bool IsContinuationByte(char c) { return (static_cast<unsigned char>(c) & 0xC0) 
 
 }  // namespace
 
-PromptEncoder::PromptEncoder(const Tokenizer& tokenizer, const ChatTemplate* chat_template, int64_t max_model_len)
-    : tokenizer_(tokenizer), chat_template_(chat_template), max_model_len_(max_model_len) {
+PromptEncoder::PromptEncoder(const Tokenizer& tokenizer, ChatFormatter formatter, int64_t max_model_len)
+    : tokenizer_(tokenizer), formatter_(std::move(formatter)), max_model_len_(max_model_len) {
   for (TokenId token = 0; token < tokenizer.vocabulary_size(); ++token) {
     longest_token_ = std::max(longest_token_, static_cast<int64_t>(tokenizer.TokenBytes(token).size()));
   }
@@ -63,20 +63,11 @@ absl::StatusOr<std::vector<TokenId>> PromptEncoder::EncodeText(std::string_view 
   return tokens;
 }
 
-absl::StatusOr<std::string> PromptEncoder::RenderChat(const Conversation& conversation) const {
-  if (chat_template_ == nullptr) {
-    return WithParam(InvalidArgument("this model has no chat template; use /v1/completions"), "messages");
-  }
-  auto text = chat_template_->Render(conversation.messages, conversation.add_generation_prompt, conversation.arguments);
-  if (!text.ok()) return WithParam(text.status(), "messages");
-  return text;
-}
-
 absl::StatusOr<std::vector<std::vector<TokenId>>> PromptEncoder::EncodePrompts(const GenerationRequest& request) const {
   const int64_t max_tokens = request.max_tokens.value_or(1);
   std::vector<std::vector<TokenId>> prompts;
   if (request.endpoint == Endpoint::kChat) {
-    BATON_ASSIGN_OR_RETURN(const std::string text, RenderChat(request.conversation));
+    BATON_ASSIGN_OR_RETURN(const std::string text, formatter_.Render(request.conversation));
     BATON_ASSIGN_OR_RETURN(auto tokens, EncodeText(text, request.add_special_tokens, "messages", max_tokens));
     prompts.push_back(std::move(tokens));
   }
