@@ -9,7 +9,7 @@ import tokenizers
 
 import llama_reference as reference
 
-MAX_TOKENS = 24
+MAX_TOKENS = 16
 
 TEXTS = [
     "The capital of France is", "Once upon a time, in a small village by the sea, there lived",
@@ -48,14 +48,15 @@ class Comparison:
         self.llama = llama
         self.deltas, self.prompt_deltas, self.sure, self.wrong = [], [], 0, []
 
-    def add(self, prompt, answer, margin=0.5):
+    def add(self, prompt, answer, margin=0.5, scored=100):
+        """`scored`: how many prompt tokens' log-probabilities are compared, the last ones."""
         tokens = prompt + answer["tokens"]
-        logits = self.llama.logits(tokens[:-1])
-        logprobs = log_softmax = reference.log_softmax(logits)
-        for i in range(1, len(prompt)):
-            self.prompt_deltas.append(abs(logprobs[i - 1, prompt[i]] - answer["prompt_logprobs"][i - 1]))
+        first = max(len(prompt) - 1 - scored, 0)
+        logprobs = reference.log_softmax(self.llama.logits(tokens[:-1], slice(first, None)))
+        for i in range(first + 1, len(prompt)):
+            self.prompt_deltas.append(abs(logprobs[i - 1 - first, prompt[i]] - answer["prompt_logprobs"][i - 1]))
         for i, token in enumerate(answer["tokens"]):
-            row = log_softmax[len(prompt) - 1 + i]
+            row = logprobs[len(prompt) - 1 - first + i]
             best, second = np.argsort(row)[-2:][::-1]
             self.deltas.append(abs(row[answer["top"][i][0][0]] - answer["top"][i][0][1]))
             if row[best] - row[second] > margin:
@@ -94,10 +95,10 @@ def test_demo_model_chooses_the_reference_s_tokens(demo, demo_answers):
     assert len(prompts) >= 40
     comparison = Comparison(llama)
     for prompt, answer in zip(prompts, demo_answers[1]):
-        comparison.add(prompt, answer)
+        comparison.add(prompt, answer, scored=2)
     print(f"{comparison.sure} sure tokens, mean |Δ logprob| {comparison.mean():.4f}, "
           f"of prompts {np.mean(comparison.prompt_deltas):.4f}")
-    assert comparison.sure > 400
+    assert comparison.sure > 300
     assert not comparison.wrong
     assert comparison.mean() <= 0.05
 

@@ -4,9 +4,12 @@ Weights are {name: float32 array} under Hugging Face names, with the rotary halv
 """
 
 import json
+import os
 import struct
 import sys
 import types
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin, and the machine may be busy
 
 import numpy as np
 
@@ -76,9 +79,8 @@ def softmax(x):
 
 
 def log_softmax(x):
-    x = x.astype(np.float64)
     x = x - x.max(axis=-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True, dtype=np.float64)).astype(np.float32)
 
 
 def scale_llama3(frequencies, scaling):

@@ -1,0 +1,227 @@
+// The kernels between the products, of every instruction set, against their definitions in double precision.
+#include "backend/cpu/kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "backend/cpu/float16.h"
+
+namespace baton::cpu {
+namespace {
+
+class KernelsTest : public testing::TestWithParam<const Kernels*> {
+ protected:
+  std::vector<float> Random(int64_t size, float spread = 1) {
+    std::vector<float> x(size);
+    for (float& value : x) value = std::normal_distribution<float>(0, spread)(random_);
+    return x;
+  }
+  std::mt19937 random_{42};
+};
+
+TEST_P(KernelsTest, Norm) {
+  for (int64_t size : {8, 12, 576, 1027}) {
+    const std::vector<float> residual = Random(size);
+    const std::vector<float> delta = Random(size);
+    const std::vector<float> weight = Random(size);
+    for (bool add : {false, true}) {
+      std::vector<float> updated = residual;
+      std::vector<float> out(size + 1, NAN);
+      GetParam()->norm({updated.data(), add ? delta.data() : nullptr, weight.data(), size, 1e-5f, out.data()});
+      double squares = 0;
+      for (int64_t i = 0; i < size; ++i) {
+        const double x = double{residual[i]} + (add ? delta[i] : 0.0f);
+        ASSERT_NEAR(updated[i], x, 1e-6);
+        squares += x * x;
+      }
+      for (int64_t i = 0; i < size; ++i) {
+        ASSERT_NEAR(out[i], updated[i] / std::sqrt(squares / static_cast<double>(size) + 1e-5) * weight[i], 1e-5);
+      }
+      EXPECT_TRUE(std::isnan(out[size]));
+    }
+  }
+}
+
+TEST_P(KernelsTest, Rotate) {
+  for (int dim : {8, 40, 64, 128}) {
+    for (bool interleaved : {false, true}) {
+      const int half = dim / 2;
+      const std::vector<float> x = Random(3 * dim);
+      std::vector<float> cosines(half), sines(half);
+      for (int i = 0; i < half; ++i) {
+        cosines[i] = std::cos(0.3f * static_cast<float>(i + 1));
+        sines[i] = std::sin(0.3f * static_cast<float>(i + 1));
+      }
+      std::vector<float> rotated = x;
+      rotated.push_back(7);
+      GetParam()->rotate(rotated.data(), 3, dim, cosines.data(), sines.data(), interleaved);
+      for (int head = 0; head < 3; ++head) {
+        for (int i = 0; i < half; ++i) {
+          const int a = head * dim + (interleaved ? 2 * i : i);
+          const int b = head * dim + (interleaved ? 2 * i + 1 : i + half);
+          ASSERT_NEAR(rotated[a], double{x[a]} * cosines[i] - double{x[b]} * sines[i], 1e-6) << dim << interleaved;
+          ASSERT_NEAR(rotated[b], double{x[a]} * sines[i] + double{x[b]} * cosines[i], 1e-6) << dim << interleaved;
+        }
+      }
+      EXPECT_EQ(rotated.back(), 7);
+    }
+  }
+}
+
+TEST_P(KernelsTest, SwiGlu) {
+  for (int64_t size : {1, 7, 8, 100, 1536}) {
+    const std::vector<float> gate = Random(size, 8);
+    const std::vector<float> up = Random(size);
+    std::vector<float> out(size + 1, NAN);
+    GetParam()->swiglu(gate.data(), up.data(), size, out.data());
+    for (int64_t i = 0; i < size; ++i) {
+      const double expected = gate[i] / (1 + std::exp(-double{gate[i]})) * up[i];
+      ASSERT_NEAR(out[i], expected, std::fabs(expected) * 1e-6 + 1e-7) << gate[i];
+    }
+    EXPECT_TRUE(std::isnan(out[size]));
+  }
+  const float extremes[] = {-1e30f, -200.0f, -88.5f, 0.0f, 88.5f, 200.0f, 1e30f, NAN};
+  const std::vector<float> ones(8, 1.0f);
+  float out[8];
+  GetParam()->swiglu(extremes, ones.data(), 8, out);
+  for (int i = 0; i < 3; ++i) EXPECT_NEAR(out[i], 0, 1e-6) << extremes[i];
+  for (int i = 3; i < 7; ++i) EXPECT_EQ(out[i], extremes[i]);
+  EXPECT_TRUE(std::isnan(out[7]));
+}
+
+TEST_P(KernelsTest, StoreHalf) {
+  for (int64_t size : {1, 8, 64, 101}) {
+    std::vector<float> x = Random(size, 100);
+    x[0] = 1e6f;
+    std::vector<uint16_t> out(size + 1, 0x1234);
+    GetParam()->store_half(x.data(), size, out.data());
+    for (int64_t i = 0; i < size; ++i) ASSERT_EQ(out[i], FloatToHalf(x[i])) << x[i];
+    EXPECT_EQ(out[size], 0x1234);
+  }
+}
+
+// One KV head's cache with its blocks scattered; whatever is not a token is NaN.
+struct Cache {
+  Cache(int tokens, int dim, int block_size, bool f16, std::mt19937& random)
+      : dim(dim), block_size(block_size), f16(f16), row_bytes(dim * (f16 ? 2 : 4)) {
+    const int blocks = (tokens + block_size - 1) / block_size;
+    block_bytes = 2 * block_size * row_bytes + 64;
+    bytes.assign((blocks + 3) * block_bytes, 0xff);                    // NaN in both types
+    for (int i = 0; i < blocks; ++i) table.push_back(blocks + 1 - i);  // not in memory order
+    for (int token = 0; token < tokens; ++token) {
+      for (int v = 0; v < 2; ++v) {
+        for (int d = 0; d < dim; ++d) {
+          float value = std::normal_distribution<float>()(random);
+          const uint16_t half = FloatToHalf(value);
+          uint8_t* row = bytes.data() + table[token / block_size] * block_bytes + v * block_size * row_bytes +
+                         token % block_size * row_bytes;
+          if (f16) std::memcpy(row + d * 2, &half, 2);
+          if (!f16) std::memcpy(row + d * 4, &value, 4);
+          values[v].push_back(f16 ? HalfToFloat(half) : value);
+        }
+      }
+    }
+  }
+  int dim, block_size;
+  bool f16;
+  int64_t row_bytes, block_bytes;
+  std::vector<uint8_t> bytes;
+  std::vector<int32_t> table;
+  std::vector<double> values[2];  // K and V: [token][dim]
+};
+
+// Queries [first, first + count) of q, in one call.
+void Attend(const Kernels& kernels, const Cache& cache, const std::vector<float>& q, int heads, int first, int count,
+            std::vector<float>& out) {
+  const int64_t stride = heads * cache.dim;
+  std::vector<float> scratch(AttentionScratchFloats(count, heads, cache.dim) + 16, NAN);
+  AttentionArgs args;
+  args.q = q.data() + first * stride;
+  args.out = out.data() + first * stride;
+  args.q_stride = args.out_stride = stride;
+  args.queries = count;
+  args.heads = heads;
+  args.head_dim = cache.dim;
+  args.first_position = first;
+  args.scale = 0.125f;
+  args.k = cache.bytes.data();
+  args.v = cache.bytes.data() + cache.block_size * cache.row_bytes;
+  args.block_bytes = cache.block_bytes;
+  args.block_table = cache.table.data();
+  args.block_size = cache.block_size;
+  args.f16 = cache.f16;
+  args.scratch = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
+  kernels.attention(args);
+}
+
+std::vector<double> NaiveAttention(const Cache& cache, const std::vector<float>& q, int heads, int query, int head) {
+  const int dim = cache.dim;
+  std::vector<double> weights(query + 1), out(dim);
+  double sum = 0;
+  for (int t = 0; t <= query; ++t) {
+    double score = 0;
+    for (int d = 0; d < dim; ++d) score += q[(query * heads + head) * dim + d] * cache.values[0][t * dim + d];
+    weights[t] = std::exp(score * 0.125);
+    sum += weights[t];
+  }
+  for (int t = 0; t <= query; ++t) {
+    for (int d = 0; d < dim; ++d) out[d] += weights[t] / sum * cache.values[1][t * dim + d];
+  }
+  return out;
+}
+
+TEST_P(KernelsTest, AttentionEqualsItsDefinition) {
+  constexpr int kTokens = 100;
+  for (const auto& [dim, heads, block_size] : {std::tuple{64, 3, 32}, {128, 8, 16}, {8, 1, 1}, {80, 2, 40}}) {
+    for (bool f16 : {true, false}) {
+      const Cache cache(kTokens, dim, block_size, f16, random_);
+      const std::vector<float> q = Random(kTokens * heads * dim);
+      std::vector<float> out(kTokens * heads * dim, NAN);
+      for (int first = 0; first < kTokens; first += 9) {
+        Attend(*GetParam(), cache, q, heads, first, std::min(9, kTokens - first), out);
+      }
+      for (int query = 0; query < kTokens; ++query) {
+        for (int head = 0; head < heads; ++head) {
+          const std::vector<double> expected = NaiveAttention(cache, q, heads, query, head);
+          for (int d = 0; d < dim; ++d) {
+            ASSERT_NEAR(out[(query * heads + head) * dim + d], expected[d], 2e-5)
+                << dim << " " << heads << " query " << query;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(KernelsTest, AttentionBitsDoNotDependOnQueriesTogetherOrBlocks) {
+  constexpr int kTokens = 150, kDim = 64, kHeads = 3;
+  const std::vector<float> q = Random(kTokens * kHeads * kDim);
+  std::vector<float> expected;
+  for (int block_size : {1, 7, 32, 128}) {
+    std::mt19937 same(3);
+    Cache cache(kTokens, kDim, block_size, true, same);
+    for (int together : {1, 5, 8, 150}) {
+      std::vector<float> out(kTokens * kHeads * kDim, NAN);
+      for (int first = 0; first < kTokens; first += together) {
+        Attend(*GetParam(), cache, q, kHeads, first, std::min(together, kTokens - first), out);
+      }
+      if (expected.empty()) expected = out;
+      ASSERT_EQ(std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)), 0)
+          << "block size " << block_size << ", " << together << " together";
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(InstructionSets, KernelsTest, testing::ValuesIn([] {
+                           std::vector<const Kernels*> all = {&PlainKernels()};
+                           if (Avx2Kernels() != nullptr) all.push_back(Avx2Kernels());
+                           return all;
+                         }()),
+                         [](const auto& info) { return std::string(info.param->name); });
+
+}  // namespace
+}  // namespace baton::cpu

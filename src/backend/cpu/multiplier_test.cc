@@ -1,0 +1,263 @@
+// Products of every weight type and instruction set against sums in double precision of the decoded weights.
+#include "backend/cpu/multiplier.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "backend/cpu/float16.h"
+
+namespace baton::cpu {
+namespace {
+
+constexpr DType kTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0,
+                            DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1};
+
+// A random matrix in GGUF's encoding, and what it means.
+struct Matrix {
+  Matrix(DType dtype, int64_t rows, int64_t columns, uint32_t seed) : random(seed) {
+    view.dtype = dtype;
+    view.shape = {rows, columns};
+    const DTypeTraits traits = TraitsOf(dtype);
+    for (int64_t i = 0; i < rows * columns / traits.block_elements; ++i) AddBlock(dtype, traits);
+    view.data = bytes.data();
+    view.bytes = static_cast<int64_t>(bytes.size());
+  }
+
+  uint16_t RandomHalf(float low, float high) {
+    return FloatToHalf(std::uniform_real_distribution<float>(low, high)(random));
+  }
+  void AddBytes(const void* data, size_t size) {
+    bytes.insert(bytes.end(), static_cast<const uint8_t*>(data), static_cast<const uint8_t*>(data) + size);
+  }
+
+  // As ggml defines the types: weight i of a 32-block has its low bits in byte i % 16, low nibble first.
+  void AddBlock(DType dtype, const DTypeTraits& traits) {
+    if (traits.block_elements == 1) return AddPlain(dtype);
+    const uint16_t scale = RandomHalf(0.005f, 0.02f);
+    const uint16_t minimum = RandomHalf(-0.2f, 0.1f);
+    const bool has_minimum = dtype == DType::kQ4_1 || dtype == DType::kQ5_1;
+    const bool fifth = dtype == DType::kQ5_0 || dtype == DType::kQ5_1;
+    AddBytes(&scale, 2);
+    if (has_minimum) AddBytes(&minimum, 2);
+    const uint32_t fifth_bits = fifth ? static_cast<uint32_t>(random()) : 0;
+    if (fifth) AddBytes(&fifth_bits, 4);
+    uint8_t data[32];
+    for (uint8_t& byte : data) byte = static_cast<uint8_t>(random());
+    AddBytes(data, dtype == DType::kQ8_0 ? 32 : 16);
+    for (int i = 0; i < 32; ++i) {
+      int q = i < 16 ? data[i] & 15 : data[i - 16] >> 4;
+      q += static_cast<int>((fifth_bits >> i) & 1) * 16;
+      if (dtype == DType::kQ8_0) q = static_cast<int8_t>(data[i]);
+      if (dtype == DType::kQ4_0) q -= 8;
+      if (dtype == DType::kQ5_0) q -= 16;
+      values.push_back(double{HalfToFloat(scale)} * q + (has_minimum ? double{HalfToFloat(minimum)} : 0.0));
+    }
+  }
+  void AddPlain(DType dtype) {
+    const float value = std::normal_distribution<float>(0, 0.05f)(random);
+    if (dtype == DType::kF32) {
+      AddBytes(&value, 4);
+      values.push_back(value);
+      return;
+    }
+    const uint16_t bits =
+        dtype == DType::kF16 ? FloatToHalf(value) : static_cast<uint16_t>(std::bit_cast<uint32_t>(value) >> 16);
+    AddBytes(&bits, 2);
+    values.push_back(dtype == DType::kF16 ? HalfToFloat(bits) : Bf16ToFloat(bits));
+  }
+
+  std::mt19937 random;
+  TensorView view;
+  std::vector<uint8_t> bytes;
+  std::vector<double> values;  // [rows][columns]
+};
+
+// What the kernels multiply by: the input itself, or its rounding to 8 bits in blocks of 32.
+std::vector<double> RoundInput(DType dtype, const std::vector<float>& x) {
+  std::vector<double> rounded(x.begin(), x.end());
+  if (TraitsOf(dtype).block_elements == 1) return rounded;
+  for (size_t block = 0; block < x.size(); block += 32) {
+    float max = 0;
+    for (size_t i = block; i < block + 32; ++i) max = std::max(max, std::fabs(x[i]));
+    for (size_t i = block; i < block + 32; ++i) {
+      rounded[i] = max == 0 ? 0 : std::nearbyint(x[i] * (127.0f / max)) * double{max / 127.0f};
+    }
+  }
+  return rounded;
+}
+
+std::vector<const Kernels*> AllKernels() {
+  std::vector<const Kernels*> all = {&PlainKernels()};
+  if (Avx2Kernels() != nullptr) all.push_back(Avx2Kernels());
+  return all;
+}
+
+std::vector<float> RandomInput(int64_t size, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<float> x(size);
+  for (float& value : x) value = std::normal_distribution<float>()(random);
+  if (size > 64) std::fill_n(x.begin() + 32, 32, 0.0f);  // a block without a scale
+  return x;
+}
+
+std::unique_ptr<PackedWeight> Pack(std::span<const LinearSource> sources, Arena& arena, ThreadPool& pool) {
+  auto packed = PackedWeight::Pack(sources, arena, pool);
+  EXPECT_TRUE(packed.ok()) << packed.status();
+  return *std::move(packed);
+}
+
+class MultiplierTest : public testing::TestWithParam<DType> {};
+
+TEST_P(MultiplierTest, EqualsTheDefinition) {
+  for (const Kernels* kernels : AllKernels()) {
+    for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{16, 32}, {40, 96}, {7, 64}, {33, 1600}}) {
+      ThreadPool pool(2);
+      Arena arena;
+      Multiplier multiplier(*kernels, pool);
+      const Matrix matrix(GetParam(), rows, columns, 5);
+      const auto weight = Pack(std::vector<LinearSource>{{matrix.view}}, arena, pool);
+      for (int64_t tokens : {1, 2, 3, 5, 8, 9, 14, 31, 300}) {
+        if (tokens > 31 && rows > 16) continue;
+        const std::vector<float> x = RandomInput(tokens * columns, 9);
+        const std::vector<double> rounded = RoundInput(GetParam(), x);
+        std::vector<float> out(tokens * (rows + 3), NAN);
+        multiplier.Multiply(*weight, x.data(), columns, tokens, out.data(), rows + 3);
+        for (int64_t t = 0; t < tokens; ++t) {
+          for (int64_t row = 0; row < rows; ++row) {
+            double sum = 0;
+            double magnitude = 0;
+            for (int64_t k = 0; k < columns; ++k) {
+              const double product = matrix.values[row * columns + k] * rounded[t * columns + k];
+              sum += product;
+              magnitude += std::fabs(product);
+            }
+            ASSERT_NEAR(out[t * (rows + 3) + row], sum, magnitude * 3e-6 + 1e-6)
+                << kernels->name << " " << rows << "x" << columns << " token " << t << " of " << tokens << " row "
+                << row;
+          }
+          for (int i = 0; i < 3; ++i) ASSERT_TRUE(std::isnan(out[t * (rows + 3) + rows + i])) << "written past the end";
+        }
+      }
+    }
+  }
+}
+
+TEST_P(MultiplierTest, BitsDoNotDependOnBatchOrThreads) {
+  constexpr int64_t kRows = 80, kColumns = 1024, kTokens = 300;
+  const Matrix matrix(GetParam(), kRows, kColumns, 6);
+  const std::vector<float> x = RandomInput(kTokens * kColumns, 10);
+  for (const Kernels* kernels : AllKernels()) {
+    std::vector<float> expected(kTokens * kRows);
+    for (int threads = 1; threads <= 3; ++threads) {
+      ThreadPool pool(threads);
+      Arena arena;
+      Multiplier multiplier(*kernels, pool);
+      const auto weight = Pack(std::vector<LinearSource>{{matrix.view}}, arena, pool);
+      if (threads == 1) {
+        for (int64_t t = 0; t < kTokens; ++t) {
+          multiplier.Multiply(*weight, x.data() + t * kColumns, kColumns, 1, expected.data() + t * kRows, kRows);
+        }
+      }
+      for (int64_t tokens : {2, 4, 5, 7, 8, 10, 27, 257, 263, 300}) {
+        if (tokens > 27 && kernels == &PlainKernels()) continue;  // slow
+        std::vector<float> out(tokens * kRows, NAN);
+        multiplier.Multiply(*weight, x.data(), kColumns, tokens, out.data(), kRows);
+        ASSERT_EQ(std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)), 0)
+            << kernels->name << " " << threads << " threads, " << tokens << " tokens";
+      }
+    }
+  }
+}
+
+TEST_P(MultiplierTest, StackedSourcesWithBias) {
+  constexpr int64_t kColumns = 64;
+  const Matrix first(GetParam(), 20, kColumns, 1);
+  const Matrix second(DType::kQ8_0, 9, kColumns, 2);
+  const Matrix third(DType::kQ8_0, 13, kColumns, 3);
+  const Matrix bias(DType::kF32, 1, 13, 4);
+  LinearSource biased = {third.view};
+  biased.bias = bias.view;
+  biased.bias.shape = {13};
+  for (const Kernels* kernels : AllKernels()) {
+    ThreadPool pool(2);
+    Arena arena;
+    Multiplier multiplier(*kernels, pool);
+    const auto weight = Pack(std::vector<LinearSource>{{first.view}, {second.view}, biased}, arena, pool);
+    EXPECT_EQ(weight->rows(), 42);
+    const std::vector<float> x = RandomInput(3 * kColumns, 11);
+    std::vector<float> out(3 * 42, NAN);
+    multiplier.Multiply(*weight, x.data(), kColumns, 3, out.data(), 42);
+    int64_t offset = 0;
+    for (const Matrix* matrix : {&first, &second, &third}) {
+      const std::vector<double> rounded = RoundInput(matrix->view.dtype, x);
+      for (int64_t t = 0; t < 3; ++t) {
+        for (int64_t row = 0; row < matrix->view.rows(); ++row) {
+          double sum = matrix == &third ? bias.values[row] : 0;
+          for (int64_t k = 0; k < kColumns; ++k) {
+            sum += matrix->values[row * kColumns + k] * rounded[t * kColumns + k];
+          }
+          EXPECT_NEAR(out[t * 42 + offset + row], sum, 1e-3) << kernels->name << " row " << offset + row;
+        }
+      }
+      offset += matrix->view.rows();
+    }
+    for (int64_t row : {0, 15, 19}) {
+      std::vector<float> decoded(kColumns);
+      weight->DequantizeRow(row, decoded.data());
+      for (int64_t k = 0; k < kColumns; ++k) EXPECT_NEAR(decoded[k], first.values[row * kColumns + k], 1e-6);
+    }
+  }
+}
+
+TEST_P(MultiplierTest, NotANumberIsNotLost) {
+  if (TraitsOf(GetParam()).block_elements == 1) return;  // plain arithmetic keeps it
+  const Matrix matrix(GetParam(), 16, 96, 1);
+  for (const Kernels* kernels : AllKernels()) {
+    ThreadPool pool(1);
+    Arena arena;
+    Multiplier multiplier(*kernels, pool);
+    const auto weight = Pack(std::vector<LinearSource>{{matrix.view}}, arena, pool);
+    for (int position : {0, 40, 95}) {
+      for (float bad : {NAN, -NAN, INFINITY}) {
+        std::vector<float> x = RandomInput(96, 3);
+        x[position] = bad;
+        std::vector<float> out(16, 0.0f);
+        multiplier.Multiply(*weight, x.data(), 96, 1, out.data(), 16);
+        for (float value : out) EXPECT_FALSE(std::isfinite(value)) << kernels->name << " " << position;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, MultiplierTest, testing::ValuesIn(kTypes),
+                         [](const auto& info) { return std::string(TraitsOf(info.param).name); });
+
+TEST(PackedWeight, RefusesWhatItCannotPack) {
+  ThreadPool pool(1);
+  Arena arena;
+  const Matrix matrix(DType::kQ8_0, 16, 64, 1);
+  auto pack = [&](auto change) {
+    LinearSource source = {matrix.view};
+    change(source);
+    return PackedWeight::Pack(std::span(&source, 1), arena, pool).status();
+  };
+  EXPECT_EQ(pack([](LinearSource&) {}), absl::OkStatus());
+  const absl::Status unknown = pack([](LinearSource& source) { source.weight.dtype = DType::kQ6_K; });
+  EXPECT_EQ(unknown.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_NE(Message(unknown).find("Q6_K"), std::string_view::npos);
+  EXPECT_EQ(pack([](LinearSource& source) { --source.weight.bytes; }).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(pack([](LinearSource& source) {
+              source.weight.shape = {32, 32, 1};
+            }).code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(pack([](LinearSource& source) {
+              source.weight.shape = {16, 50};
+            }).code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace baton::cpu
