@@ -11,24 +11,19 @@
 #include "frontend/frontend.h"
 #include "router/router.h"
 #include "supervisor/supervisor.h"
-#include "text/chat_template.h"
 #include "text/tokenizer.h"
 
 namespace baton {
 namespace {
 
-absl::StatusOr<std::optional<ChatTemplate>> LoadTemplate(const FrontendFlags& flags, const ModelText& text) {
-  std::string source = text.tokenizer.chat_template;
-  if (!flags.chat_template.empty()) {
-    std::ifstream file(flags.chat_template);
-    std::ostringstream content;
-    if (!(content << file.rdbuf())) return InvalidArgument("cannot read the chat template ", flags.chat_template);
-    source = content.str();
-  }
-  if (source.empty()) return std::optional<ChatTemplate>();
-  absl::StatusOr<ChatTemplate> parsed = ChatTemplate::Parse(source);
-  if (!parsed.ok()) return InvalidArgument("the chat template: ", Message(parsed.status()));
-  return std::optional<ChatTemplate>(*std::move(parsed));
+// --chat-template replaces the model's own.
+absl::Status ReplaceTemplate(const std::string& path, TokenizerData& data) {
+  if (path.empty()) return absl::OkStatus();
+  std::ifstream file(path);
+  std::ostringstream content;
+  if (!(content << file.rdbuf())) return InvalidArgument("cannot read the chat template ", path);
+  data.chat_template = content.str();
+  return absl::OkStatus();
 }
 
 FrontendOptions OptionsFor(const FrontendFlags& flags, const ModelText& text, const std::string& path, Router& router) {
@@ -60,17 +55,18 @@ FrontendOptions OptionsFor(const FrontendFlags& flags, const ModelText& text, co
 }
 
 absl::Status Serve(const FrontendProcessFlags& flags) {
-  BATON_ASSIGN_OR_RETURN(const ModelText text, ReadModelText(flags.engine));
+  BATON_ASSIGN_OR_RETURN(ModelText text, ReadModelText(flags.engine));
+  BATON_RETURN_IF_ERROR(ReplaceTemplate(flags.frontend.chat_template, text.tokenizer));
   BATON_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Create(text.tokenizer));
-  BATON_ASSIGN_OR_RETURN(const std::optional<ChatTemplate> chat_template, LoadTemplate(flags.frontend, text));
+  BATON_ASSIGN_OR_RETURN(ChatFormatter formatter, ChatFormatter::Create(text.tokenizer));
   BATON_ASSIGN_OR_RETURN(auto network, Network::Create());
   MetricRegistry registry;
   Router router(*network, registry,
                 {.model_name = flags.frontend.served_model_name.empty() ? text.name : flags.frontend.served_model_name,
                  .max_local_prefill_tokens = flags.frontend.max_local_prefill});
   FrontendOptions options = OptionsFor(flags.frontend, text, flags.engine.model, router);
-  BATON_ASSIGN_OR_RETURN(auto frontend, Frontend::Start(std::move(options), router, tokenizer,
-                                                        chat_template ? &*chat_template : nullptr, registry));
+  BATON_ASSIGN_OR_RETURN(auto frontend,
+                         Frontend::Start(std::move(options), router, tokenizer, std::move(formatter), registry));
   Mutex mutex;
   CondVar changed;
   bool draining = false;

@@ -33,7 +33,7 @@ struct FrontendOptions {
   std::vector<std::string> model_names;  // at least one; the first is the model's id, the others are aliases
   std::string model_root;                // where the model came from, for /v1/models
   int64_t max_model_len = 0;             // tokens
-  GenerationDefaults defaults;
+  SamplingDefaults defaults;
   std::vector<std::string> api_keys;  // none: any client may come
   AdmissionLimits admission;
   ReasoningParser reasoning = ReasoningParser::kOff;

@@ -18,7 +18,7 @@
 namespace baton {
 
 // What the model's generation_config.json says for fields that a request leaves out.
-struct GenerationDefaults {
+struct SamplingDefaults {
   float temperature = 1.0f;
   float top_p = 1.0f;
   int32_t top_k = 0;
@@ -28,7 +28,7 @@ struct GenerationDefaults {
 
 struct RequestRules {
   int32_t vocabulary = 0;
-  GenerationDefaults defaults;
+  SamplingDefaults defaults;
   size_t prompts_max = 1024;    // of one completions request
   size_t sequences_max = 1024;  // prompts × n
   size_t messages_max = 8192;
