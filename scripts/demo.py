@@ -14,37 +14,43 @@ QUESTION = os.environ.get("BATON_DEMO_QUESTION", "In three sentences: why is the
 START_LIMIT_S = 120
 
 
+def get(port, path):
+    """The parsed answer, or None while there is none."""
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return json.load(response) if response.status == 200 else None
+    except OSError:
+        return None
+
+
 def wait_until_ready(server, port):
-    """Returns when the server can serve; ends the demo with its reason when it cannot."""
+    """Returns when both workers are ready; ends the demo with the reason when they cannot be."""
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
             sys.exit(f"demo: the server ended with code {server.returncode}; its messages are above")
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            connection.request("GET", "/health")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            pass
+        cluster = get(port, "/cluster")
+        # A worker is connected once it has told how many KV blocks it has.
+        if cluster and len(cluster["workers"]) == 2 and all(
+                worker["state"] == "ready" and worker["blocks"]["total"] > 0 for worker in cluster["workers"]):
+            return
         time.sleep(0.05)
     sys.exit(f"demo: not ready after {START_LIMIT_S} s")
 
 
 def chat(port):
-    """Streams one answer to the terminal. Returns (seconds to the first token, usage, the server's account of the time)."""
+    """Streams one answer to the terminal. Returns (seconds to its first token, usage, the server's account, seconds in all)."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     body = {
-        "model": "default",
+        "model": get(port, "/v1/models")["data"][0]["id"],
         "messages": [{"role": "user", "content": QUESTION}],
         "temperature": 0,
         "max_tokens": 120,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    models = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    models.request("GET", "/v1/models")
-    body["model"] = json.load(models.getresponse())["data"][0]["id"]
     started = time.monotonic()
     connection.request("POST", "/v1/chat/completions", json.dumps(body),
                        {"Content-Type": "application/json", "x-baton-explain": "1"})
@@ -73,17 +79,18 @@ def chat(port):
 
 
 def report(first, usage, explain, total):
-    waterfall = explain["waterfall"][0] if isinstance(explain.get("waterfall"), list) else explain.get("waterfall", explain)
+    choice = explain["choices"][0]
+    handoff = choice["handoff"]
     tokens = usage["completion_tokens"]
     print("\nwhere the time went")
-    print(f"  queue        {waterfall['queue_us'] / 1e3:8.1f} ms")
-    print(f"  prefill      {waterfall['prefill_us'] / 1e3:8.1f} ms   {usage['prompt_tokens']} tokens on worker {waterfall['prefill_worker']}")
-    print(f"  hand-off     {waterfall['handoff_us'] / 1e3:8.1f} ms   {waterfall['handoff_bytes']} bytes to worker "
-          f"{waterfall['decode_worker']} over {waterfall['handoff_path'] or 'nothing: prefilled where it decodes'}")
+    print(f"  queue        {choice['queue_ms']:8.1f} ms")
+    print(f"  prefill      {choice['prefill_ms']:8.1f} ms   {usage['prompt_tokens']} tokens on worker {choice['prefill_worker']}")
+    if handoff is None:
+        sys.exit("demo: nothing was handed over")
+    print(f"  hand-off     {handoff['after_prefill_ms']:8.1f} ms   from the end of prefill; {handoff['bytes']} bytes to worker "
+          f"{choice['decode_worker']}; {handoff['path']}")
     print(f"  first token  {first * 1e3:8.1f} ms   as the client saw it")
     print(f"  decode       {(tokens - 1) / max(total - first, 1e-9):8.1f} tokens/s, {tokens} tokens")
-    if waterfall["handoff_bytes"] <= 0:
-        sys.exit("demo: nothing was handed over")
 
 
 def main():
