@@ -49,6 +49,9 @@ absl::Status Serve(const WorkerFlags& flags) {
   const auto transport = MakeTransport(flags);
   WorkerOptions options{.id = {flags.id},
                         .incarnation = flags.child.incarnation,
+                        .role = flags.role == "prefill"  ? proto::PREFILL
+                                : flags.role == "decode" ? proto::DECODE
+                                                         : proto::HYBRID,
                         .process = flags.child.process,
                         .address = flags.listen,
                         .scheduler = loaded.scheduler,

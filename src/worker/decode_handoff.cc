@@ -147,7 +147,12 @@ void DecodeHandoff::OnSessionClosed(WorkerId prefill, uint64_t incarnation, cons
 }
 
 void DecodeHandoff::OnMembers(const proto::Members& members) {
-  for (const proto::Member& member : members.members()) members_[{member.worker()}] = member;
+  for (const proto::Member& member : members.members()) {
+    members_[{member.worker()}] = member;
+    // Connected and measured before the first request, which should not pay for it.
+    const bool sends_to_us = member.role() == proto::PREFILL && member.worker() != options_.self.worker();
+    if (options_.connect_early && sends_to_us && member.state() == proto::Member::READY) EnsurePeer(member);
+  }
   for (auto entry = fenced_.begin(); entry != fenced_.end();) {
     const auto& [worker, incarnation] = entry->first;
     if (!IsReaped(worker, incarnation)) {

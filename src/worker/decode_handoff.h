@@ -34,6 +34,7 @@ struct DecodeHandoffOptions {
   KvLayout layout;
   std::string pool_descriptor;  // of the KV memory, for transports
   int pool_fd = -1;             // that goes with it; -1: none
+  bool connect_early = true;    // to every prefill worker, not at the first request
   uint64_t epoch_base = 0;      // makes epochs of different incarnations differ
   // A session to a prefill worker ended: whoever can, makes sure that its process has ended too.
   std::function<void(WorkerId, uint64_t incarnation, const std::string& reason)> report_lost;

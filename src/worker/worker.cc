@@ -71,6 +71,7 @@ absl::Status Worker::Init(Transport& transport) {
                            .layout = info.kv,
                            .pool_descriptor = exported_.descriptor,
                            .pool_fd = exported_.fd,
+                           .connect_early = options_.role != proto::PREFILL,
                            .epoch_base = options_.incarnation << 40,
                            .report_lost = [this](WorkerId worker, uint64_t incarnation, const std::string& reason) {
                              proto::WorkerLost lost;

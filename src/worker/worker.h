@@ -33,6 +33,7 @@ namespace baton {
 struct WorkerOptions {
   WorkerId id;
   uint64_t incarnation = 1;
+  proto::Role role = proto::HYBRID;
   std::string process;  // "decode-0"
   std::string address;  // where it listens
   SchedulerOptions scheduler;

@@ -80,6 +80,7 @@ class Cluster {
     node.transport = MakeTransport(options_.throttle_gbps);
     WorkerOptions worker_options{.id = {index + 1},
                                  .incarnation = node.incarnation,
+                                 .role = config.role,
                                  .process = "worker-" + std::to_string(index),
                                  .address = Address(index)};
     worker_options.scheduler = {.max_batch_tokens = 256,
