@@ -140,6 +140,17 @@ def test_patterns_split_as_in_the_reference(oracle, pattern):
     assert differences(answer["pieces"], expected, texts) == []
 
 
+def test_presets_split_as_in_the_reference(oracle):
+    texts = [text.decode(errors="replace") for text in tokenizer_texts.texts(seed=6, count=700)]
+    presets = oracle.ask(presets=None)
+    assert len(presets) > 10
+    for name, patterns in presets.items():
+        reference = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(p), behavior="isolated") for p in patterns])
+        answer = oracle.ask(preset=name, texts=hexed(texts))
+        expected = [[piece for piece, _ in reference.pre_tokenize_str(text)] for text in texts]
+        assert differences(answer["pieces"], expected, texts) == [], name
+
+
 @pytest.mark.parametrize("pattern", [r"[a[b]]", r"[a-c&&b]", r"[[:alpha:]]", r"\h", r"a{2}+", r"\bx", r"(?<n>a)", r"\p{Foo}",
                                      r"[\W]", r"(", "[a", "\\", r"(?x) a", "[]a]", r"(a)\1"])
 def test_refuses_patterns_that_mean_something_else_in_pcre2(oracle, pattern):
