@@ -1,6 +1,6 @@
 """Reads the key-value section of a GGUF file: enough for the tests to rebuild a reference tokenizer from it.
 
-The `gguf` package would do, but its 0.10 reader needs NumPy 1 and its __init__ needs sentencepiece.
+The `gguf` package would do too, but it needs sentencepiece, and seconds to look at every tensor and string.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 

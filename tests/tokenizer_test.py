@@ -1,8 +1,10 @@
 """Baton's tokenizer against Hugging Face's `tokenizers`, token for token, on texts that are hard on tokenizers."""
 
 import json
+import pathlib
 import random
 import subprocess
+import sys
 import unicodedata
 
 import pytest
@@ -108,7 +110,7 @@ def test_long_texts_take_linear_time(case):
     for text in ["a", " ", "é", "\n", "0", "ab ", "!?", "👍"]:
         long = text * (300_000 // len(text))
         answer = case.oracle.ask(time=long.encode().hex(), repeat=1)
-        assert answer["seconds"] < 3, (text, answer)  # quadratic work would be minutes
+        assert answer["seconds"] < 20, (text, answer)  # mostly 0.03; quadratic work would be minutes
 
 
 PATTERNS = [
@@ -136,6 +138,17 @@ def test_patterns_split_as_in_the_reference(oracle, pattern):
     expected = [[piece for piece, _ in reference.pre_tokenize_str(text)] for text in texts]
     assert "error" not in answer, answer
     assert differences(answer["pieces"], expected, texts) == []
+
+
+def test_presets_split_as_in_the_reference(oracle):
+    texts = [text.decode(errors="replace") for text in tokenizer_texts.texts(seed=6, count=700)]
+    presets = oracle.ask(presets=None)
+    assert len(presets) > 10
+    for name, patterns in presets.items():
+        reference = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(p), behavior="isolated") for p in patterns])
+        answer = oracle.ask(preset=name, texts=hexed(texts))
+        expected = [[piece for piece, _ in reference.pre_tokenize_str(text)] for text in texts]
+        assert differences(answer["pieces"], expected, texts) == [], name
 
 
 @pytest.mark.parametrize("pattern", [r"[a[b]]", r"[a-c&&b]", r"[[:alpha:]]", r"\h", r"a{2}+", r"\bx", r"(?<n>a)", r"\p{Foo}",
@@ -172,10 +185,19 @@ def test_normalizes_as_the_reference(oracle):
     texts = [f"a{c}\u0301\u0323\u0334" for c in changing] + [unicodedata.normalize("NFD", c) for c in changing]
     texts += ["".join(everything[i:i + 64]) for i in range(0, len(everything), 64)]
     texts += ["".join(rng.choice(changing + ["a", "\u1100", "\u1161", "\u11a8"]) for _ in range(rng.randint(1, 12)))
-              for _ in range(20_000)]
-    texts += [unicodedata.normalize("NFD", text) for text in texts[-5000:]]
+              for _ in range(8_000)]
+    texts += [unicodedata.normalize("NFD", text) for text in texts[-3000:]]
     expected = [reference.normalize_str(text) for text in texts]
     assert differences(oracle.ask(nfc=hexed(texts))["texts"], expected, texts) == []
     # Only marks that Unicode got after 9.0 may make a difference to newer tables.
     newer = sum(unicodedata.normalize("NFC", text) != normalized for text, normalized in zip(texts, expected))
     assert newer < len(texts) / 20
+
+
+@pytest.mark.skipif(unicodedata.unidata_version != "14.0.0", reason="the tables are Unicode 14.0, this Python's are not")
+def test_unicode_tables_are_what_the_script_writes():
+    root = pathlib.Path(__file__).resolve().parent.parent
+    made = subprocess.run([sys.executable, root / "scripts" / "make_unicode_tables.py"], capture_output=True, text=True)
+    # All but the lines that name the Python.
+    committed = (root / "src" / "text" / "unicode_tables.inc").read_text()
+    assert made.stdout.splitlines()[2:] == committed.splitlines()[2:]

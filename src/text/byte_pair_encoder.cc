@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <functional>
+#include <map>
 #include <utility>
 
 #include "text/byte_alphabet.h"
@@ -21,6 +22,43 @@ size_t HashPair(uint64_t pair) {
   return pair ^ pair >> 32;
 }
 size_t HashBytes(std::string_view bytes) { return std::hash<std::string_view>()(bytes); }
+
+// Places where two neighbours may merge: the best rank first, from the left within a rank. Trained merges build on
+// better-ranked ones, so that a rank is complete, and sorted once, before its first place is taken: linear for long
+// runs of one character, where a heap would spend its time in cache misses. Merges in another order only cost more
+// sorting.
+class CandidateQueue {
+ public:
+  struct Candidate {
+    int32_t rank, position;  // of the left neighbour
+  };
+
+  bool empty() const { return ranks_.empty(); }
+  void Push(Candidate candidate) {
+    Places& places = ranks_[candidate.rank];
+    places.sorted = places.sorted && (places.positions.empty() || places.positions.back() <= candidate.position);
+    places.positions.push_back(candidate.position);
+  }
+  Candidate Pop() {
+    const auto best = ranks_.begin();
+    Places& places = best->second;
+    if (!places.sorted) {
+      std::sort(places.positions.begin() + static_cast<ptrdiff_t>(places.taken), places.positions.end());
+      places.sorted = true;
+    }
+    const Candidate candidate{best->first, places.positions[places.taken++]};
+    if (places.taken == places.positions.size()) ranks_.erase(best);
+    return candidate;
+  }
+
+ private:
+  struct Places {
+    std::vector<int32_t> positions;
+    size_t taken = 0;
+    bool sorted = true;  // from `taken` on
+  };
+  std::map<int32_t, Places> ranks_;
+};
 
 }  // namespace
 
@@ -160,33 +198,26 @@ void BytePairEncoder::MergeLong(std::string_view piece, std::vector<TokenId>& to
   if (symbols.empty()) return;
   symbols.back().next = -1;
 
-  // Candidates as rank << 32 | position of the left neighbour, best first.
-  std::vector<uint64_t> heap;
+  CandidateQueue queue;
   const auto merge_at = [&](int32_t left) {
     const int32_t right = left < 0 ? -1 : symbols[left].next;
     return right < 0 ? Merge{} : FindMerge(symbols[left].token, symbols[right].token);
   };
   const auto add = [&](int32_t left) {
     const int32_t rank = merge_at(left).rank;
-    if (rank != kNoMerge) heap.push_back(static_cast<uint64_t>(rank) << 32 | static_cast<uint32_t>(left));
-    return rank != kNoMerge;
+    if (rank != kNoMerge) queue.Push({rank, left});
   };
   for (size_t i = 0; i + 1 < symbols.size(); ++i) add(static_cast<int32_t>(i));
-  std::make_heap(heap.begin(), heap.end(), std::greater());
-  while (!heap.empty()) {
-    std::pop_heap(heap.begin(), heap.end(), std::greater());
-    const int32_t position = static_cast<int32_t>(heap.back());
-    const int32_t rank = static_cast<int32_t>(heap.back() >> 32);
-    heap.pop_back();
+  while (!queue.empty()) {
+    const auto [rank, position] = queue.Pop();
     const Merge merge = merge_at(position);
     if (merge.rank != rank) continue;  // one of the neighbours has merged since
     Symbol& left = symbols[position];
-    Symbol& right = symbols[left.next];
     left.token = merge.token;
-    left.next = std::exchange(right.next, kMerged);
+    left.next = std::exchange(symbols[left.next].next, kMerged);
     if (left.next >= 0) symbols[left.next].previous = position;
-    if (add(left.previous)) std::push_heap(heap.begin(), heap.end(), std::greater());
-    if (add(position)) std::push_heap(heap.begin(), heap.end(), std::greater());
+    add(left.previous);
+    add(position);
   }
   for (int32_t i = 0; i >= 0; i = symbols[i].next) tokens.push_back(symbols[i].token);
 }

@@ -5,7 +5,7 @@
 // Threading: const calls from any thread (what is learnt about whole-token pieces is kept in atomics).
 // Errors: Create says which merge is not in the vocabulary. Bytes without a token are dropped, as Hugging Face's
 //   `tokenizers` drops them when there is no unknown token (SmolLM2's vocabulary lacks a few control characters).
-// Limits: time n log n in a piece's bytes; pieces below 2 GiB.
+// Limits: time n log n in a piece's bytes, for merges as training makes them; pieces below 2 GiB.
 #pragma once
 
 #include <array>

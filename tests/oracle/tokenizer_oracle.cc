@@ -7,6 +7,7 @@
 //   {"stream": [[id…]…], "skip": bool}                   {"parts": [[text…]…]}: what each Append and Finish returned
 //   {"split": pattern, "texts": [text…]}                 {"pieces": [[…]…]}, without the hand-written scanners
 //   {"preset": name, "texts": [text…]}                   {"pieces": [[…]…]}, as a tokenizer would
+//   {"presets": null}                                    {"NAME": [pattern…]…}, digits as the pattern that they are
 //   {"nfc": [text…]}                                     {"texts": […]}
 //   {"time": text, "repeat": n}                          {"seconds": the fastest, "tokens": n}
 //
@@ -84,6 +85,21 @@ absl::StatusOr<json::object> Split(std::span<const TokenizerData::Split> steps, 
   });
 }
 
+json::object Presets() {
+  json::object out;
+  std::string names = PreTokenizerPresetNames() + ", ";
+  for (size_t comma; (comma = names.find(", ")) != names.npos; names.erase(0, comma + 2)) {
+    const std::string name = names.substr(0, comma);
+    const PreTokenizerPreset preset = *FindPreTokenizerPreset(name);
+    json::array patterns;
+    for (const TokenizerData::Split& step : preset.steps) {
+      patterns.emplace_back(step.digits_individually ? "\\p{N}" : step.pattern);
+    }
+    out[name] = std::move(patterns);
+  }
+  return out;
+}
+
 absl::StatusOr<json::object> Time(const std::string& text, int64_t repeat) {
   double fastest = 1e9;
   size_t count = 0;
@@ -109,6 +125,7 @@ absl::StatusOr<json::object> Answer(const json::object& ask) {
     if (!preset) return InvalidArgument("no such preset");
     return Split(preset->steps, true, ask.at("texts"));
   }
+  if (ask.contains("presets")) return Presets();
   if (ask.contains("nfc")) {
     return ForEach("texts", ask.at("nfc"), [](const json::value& value) -> absl::StatusOr<std::string> {
       return NormalizeNfc(FromHex(value));
