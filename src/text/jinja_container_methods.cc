@@ -14,7 +14,6 @@ using Result = absl::StatusOr<Value>;
 
 Result Get(Runtime&, Values& a) {
   if (!Dict::IsHashable(a[1])) {
-    if (a[1].is_undefined()) return a[2];
     return InvalidArgument("a ", a[1].TypeName(), " can't be the key of a dict");
   }
   const Value* found = a[0].dict().Find(a[1]);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <optional>
 
+#include "text/jinja_builtins.h"
+
 namespace baton::jinja {
 
 namespace {
@@ -77,6 +79,7 @@ ExpressionParser::Result ExpressionParser::ParseExpression(bool with_condition) 
 }
 
 ExpressionParser::Result ExpressionParser::ParseConditional() {
+  const size_t unknown_before = unknown_.size();
   BATON_ASSIGN_OR_RETURN(ExpressionPtr value, ParseOr());
   while (tokens_.AtName("if")) {
     ExpressionPtr conditional = Make(Type::kConditional);
@@ -90,6 +93,7 @@ ExpressionParser::Result ExpressionParser::ParseConditional() {
     conditional->operands.push_back(std::move(condition));
     conditional->operands.push_back(std::move(otherwise));
     BATON_ASSIGN_OR_RETURN(value, Finish(std::move(conditional)));
+    unknown_.resize(unknown_before);
   }
   return value;
 }
@@ -252,11 +256,17 @@ absl::StatusOr<std::string> ExpressionParser::ParseDottedName(std::string_view w
   return name;
 }
 
+void ExpressionParser::CheckName(bool known, std::string_view kind, const std::string& name) {
+  if (known || conditional) return;
+  unknown_.push_back(tokens_.Fail("there is no ", kind, " named ", QuoteText(name)));
+}
+
 ExpressionParser::Result ExpressionParser::ParseFilters(ExpressionPtr operand, bool inline_start) {
   while (inline_start || tokens_.TakeOperator("|")) {
     inline_start = false;
     ExpressionPtr filter = Make(Type::kFilter);
     BATON_ASSIGN_OR_RETURN(filter->name, ParseDottedName("the name of a filter"));
+    CheckName(HasFilter(filter->name), "filter", filter->name);
     if (tokens_.AtOperator("(")) BATON_RETURN_IF_ERROR(ParseArguments(filter->arguments));
     filter->operands.push_back(std::move(operand));
     BATON_ASSIGN_OR_RETURN(operand, Finish(std::move(filter)));
@@ -270,6 +280,7 @@ ExpressionParser::Result ExpressionParser::ParseTest(ExpressionPtr operand) {
   tokens_.Take();
   const bool negated = tokens_.TakeName("not");
   BATON_ASSIGN_OR_RETURN(test->name, ParseDottedName("the name of a test"));
+  CheckName(HasTest(test->name), "test", test->name);
   const Token& token = tokens_.current();
   const bool literal = token.type == TokenType::kString || token.type == TokenType::kInteger ||
                        token.type == TokenType::kDouble || token.type == TokenType::kName;

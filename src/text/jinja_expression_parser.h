@@ -25,14 +25,18 @@ class ExpressionParser {
     bool with_condition = true;
     bool in_parentheses = false;       // may be empty
     bool allow_namespace = false;      // targets may be name.attribute
-    std::string_view end_name = {};    // a name that ends the tuple
   };
   // One expression, or a tuple of several.
   Result ParseTuple(const TupleOptions& options);
   // What an assignment may assign to.
-  Result ParseTarget(std::string_view end_name, bool allow_namespace);
+  Result ParseTarget(bool allow_namespace);
   // `| name(arguments) | …` after `operand`; with `operand` null the first bar is there already when `inline_start`.
   Result ParseFilters(ExpressionPtr operand, bool inline_start);
+
+  // Unknown filters and tests are errors of the template, except where a condition may never reach them: there they
+  // are errors of the rendering.
+  bool conditional = false;
+  absl::Status UnknownNames() const { return unknown_.empty() ? absl::OkStatus() : unknown_.front(); }
 
   bool uses_caller = false;
   bool uses_varargs = false;
@@ -70,7 +74,10 @@ class ExpressionParser {
   absl::Status ParseArgument(CallArguments& arguments);
   absl::StatusOr<std::string> ParseDottedName(std::string_view what);
 
+  void CheckName(bool known, std::string_view kind, const std::string& name);
+
   TokenStream& tokens_;
+  std::vector<absl::Status> unknown_;
   int nesting_ = 0;
 };
 

@@ -44,8 +44,10 @@ class PercentFormatter {
       BATON_RETURN_IF_ERROR(runtime_.ChargeBytes(out_.size()));
     }
     const size_t given = values_.is(Kind::kTuple) ? values_.items().size() : 1;
-    if (!used_name_ && !values_.is_dict() && !values_.is_sequence() && used_ < given) return TooMany();
-    if (!used_name_ && values_.is(Kind::kTuple) && used_ < given) return TooMany();
+    // What could be indexed by name may be left over.
+    const bool may_remain = values_.is_dict() || values_.is_undefined() ||
+                            (values_.is_sequence() && !values_.is(Kind::kTuple));
+    if (!used_name_ && !may_remain && used_ < given) return TooMany();
     return Value::String(std::move(out_));
   }
 
@@ -312,12 +314,8 @@ class BraceFormatter {
       if (stop == field.npos) return InvalidArgument("a format has a '[' without its ']'");
       const std::string_view name = field.substr(position + 1, stop - position - 1);
       BATON_ASSIGN_OR_RETURN(const Value key, Key(name));
-      if (attribute) {
-        value = GetAttribute(value, name);
-      } else {
-        value = GetItem(value, key);
-      }
       if (value.is_undefined()) return UndefinedError(value);
+      value = attribute ? GetAttribute(value, name) : GetItem(value, key);
       position = attribute ? stop : stop + 1;
     }
     return value;

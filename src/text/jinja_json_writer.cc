@@ -120,7 +120,9 @@ class Writer {
       const Value& key = entries[i].first;
       if (i > 0) out_ += style_.item_separator;
       BATON_RETURN_IF_ERROR(NewLine(level + 1));
-      if (key.is(Kind::kTuple)) return InvalidArgument("a tuple can't be a key in JSON");
+      if (key.is(Kind::kTuple) || key.is_undefined()) {
+        return InvalidArgument("a ", key.TypeName(), " can't be a key in JSON");
+      }
       BATON_RETURN_IF_ERROR(WriteString(key.is_string() ? key.string() : Scalar(key)));
       out_ += style_.key_separator;
       BATON_RETURN_IF_ERROR(Write(entries[i].second, level + 1));

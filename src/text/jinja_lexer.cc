@@ -118,7 +118,14 @@ class Lexer {
     return sign != '+' && PeekAt(end) == '\n' ? end + 1 : end;
   }
 
+  // Jinja takes a comment or raw block that opens at the very end for complete.
+  absl::Status Finish() {
+    Advance(source_.size());
+    return absl::OkStatus();
+  }
+
   absl::Status ReadComment(size_t inside) {
+    if (inside == source_.size()) return Finish();
     const size_t end = source_.find("#}", inside);
     if (end == source_.npos) return Fail("expected '#}' at the end of a comment, found the end of the template");
     const char sign = end > inside ? source_[end - 1] : ' ';
@@ -137,6 +144,7 @@ class Lexer {
   }
 
   absl::Status ReadRaw(size_t inside) {
+    if (inside == source_.size()) return Finish();
     Advance(inside);
     for (size_t i = source_.find("{%", inside); i != source_.npos; i = source_.find("{%", i + 1)) {
       const char next = PeekAt(i + 2);

@@ -93,7 +93,6 @@ absl::StatusOr<bool> Contains(Runtime& runtime, const Value& container, const Va
   }
   if (container.is_dict()) {
     if (!Dict::IsHashable(item)) {
-      if (item.is_undefined()) return false;
       return InvalidArgument("a ", item.TypeName(), " can't be the key of a dict");
     }
     return container.dict().Find(item) != nullptr;

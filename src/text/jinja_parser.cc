@@ -16,11 +16,29 @@ constexpr int kMaxNesting = 100;
 using StatementPtr = std::unique_ptr<Statement>;
 using Type = Statement::Type;
 
+// What follows is (or is not) under a condition.
+class ConditionalScope {
+ public:
+  ConditionalScope(ExpressionParser& expressions, bool conditional)
+      : expressions_(expressions), outer_(std::exchange(expressions.conditional, conditional)) {}
+  ~ConditionalScope() { expressions_.conditional = outer_; }
+  ConditionalScope(const ConditionalScope&) = delete;
+  ConditionalScope& operator=(const ConditionalScope&) = delete;
+
+ private:
+  ExpressionParser& expressions_;
+  const bool outer_;
+};
+
 class Parser {
  public:
   explicit Parser(std::vector<Token> tokens) : tokens_(std::move(tokens)), expressions_(tokens_) {}
 
-  absl::StatusOr<Body> Run() { return ParseUntil({}); }
+  absl::StatusOr<Body> Run() {
+    BATON_ASSIGN_OR_RETURN(Body body, ParseUntil({}));
+    BATON_RETURN_IF_ERROR(expressions_.UnknownNames());
+    return body;
+  }
 
  private:
   using Names = std::initializer_list<std::string_view>;
@@ -93,8 +111,9 @@ class Parser {
     if (name == "print") return ParsePrint();
     if (name == "generation") return ParseGeneration();
     if (name == "block") return ParseNamedBlock();
+    if (name == "autoescape") return ParseAutoescape();
     if (name == "break" || name == "continue") return ParseLoopControl(name);
-    constexpr std::string_view kRefused[] = {"include", "import", "from", "extends", "autoescape"};
+    constexpr std::string_view kRefused[] = {"include", "import", "from", "extends"};
     for (const std::string_view refused : kRefused) {
       if (name != refused) continue;
       return InvalidArgument("chat template line ", line, ": the tag '", name, "' is not supported in chat templates");
@@ -104,10 +123,10 @@ class Parser {
 
   absl::StatusOr<StatementPtr> ParseFor() {
     StatementPtr statement = Make(Type::kFor);
-    BATON_ASSIGN_OR_RETURN(statement->target, expressions_.ParseTarget("in", false));
+    BATON_ASSIGN_OR_RETURN(statement->target, expressions_.ParseTarget(false));
     BATON_RETURN_IF_ERROR(tokens_.ExpectKeyword("in"));
-    BATON_ASSIGN_OR_RETURN(statement->expression,
-                           expressions_.ParseTuple({.with_condition = false, .end_name = "recursive"}));
+    BATON_ASSIGN_OR_RETURN(statement->expression, expressions_.ParseTuple({.with_condition = false}));
+    const ConditionalScope scope(expressions_, false);
     if (tokens_.TakeName("if")) {
       BATON_ASSIGN_OR_RETURN(statement->condition, expressions_.ParseExpression());
     }
@@ -125,6 +144,7 @@ class Parser {
     StatementPtr first = Make(Type::kIf);
     Statement* current = first.get();
     const int outer_nesting = nesting_;
+    const ConditionalScope scope(expressions_, true);
     while (true) {
       BATON_ASSIGN_OR_RETURN(current->condition, expressions_.ParseTuple({.with_condition = false}));
       BATON_ASSIGN_OR_RETURN(current->body, ParseBody({"elif", "else", "endif"}));
@@ -145,12 +165,13 @@ class Parser {
 
   absl::StatusOr<StatementPtr> ParseSet() {
     StatementPtr statement = Make(Type::kSet);
-    BATON_ASSIGN_OR_RETURN(statement->target, expressions_.ParseTarget({}, true));
+    BATON_ASSIGN_OR_RETURN(statement->target, expressions_.ParseTarget(true));
     if (tokens_.TakeOperator("=")) {
       BATON_ASSIGN_OR_RETURN(statement->expression, expressions_.ParseTuple({}));
       return statement;
     }
     statement->type = Type::kSetBlock;
+    const ConditionalScope scope(expressions_, false);
     BATON_ASSIGN_OR_RETURN(statement->expression, expressions_.ParseFilters(nullptr, false));
     BATON_ASSIGN_OR_RETURN(statement->body, ParseWholeBody("endset"));
     return statement;
@@ -167,6 +188,7 @@ class Parser {
   }
 
   absl::Status ParseSignature(MacroDefinition& macro) {
+    const ConditionalScope scope(expressions_, false);
     BATON_RETURN_IF_ERROR(tokens_.ExpectOperator("("));
     while (!tokens_.AtOperator(")")) {
       if (!macro.parameters.empty()) BATON_RETURN_IF_ERROR(tokens_.ExpectOperator(","));
@@ -192,6 +214,7 @@ class Parser {
     const bool outer_caller = std::exchange(expressions_.uses_caller, false);
     const bool outer_varargs = std::exchange(expressions_.uses_varargs, false);
     const bool outer_kwargs = std::exchange(expressions_.uses_kwargs, false);
+    const ConditionalScope scope(expressions_, false);
     BATON_ASSIGN_OR_RETURN(macro.body, ParseWholeBody(end_name));
     macro.uses_caller = expressions_.uses_caller;
     macro.uses_varargs = expressions_.uses_varargs;
@@ -228,6 +251,7 @@ class Parser {
 
   absl::StatusOr<StatementPtr> ParseFilterBlock() {
     StatementPtr statement = Make(Type::kFilterBlock);
+    const ConditionalScope scope(expressions_, false);
     BATON_ASSIGN_OR_RETURN(statement->expression, expressions_.ParseFilters(nullptr, true));
     BATON_ASSIGN_OR_RETURN(statement->body, ParseWholeBody("endfilter"));
     return statement;
@@ -237,12 +261,13 @@ class Parser {
     StatementPtr statement = Make(Type::kWith);
     while (!tokens_.At(TokenType::kBlockEnd)) {
       if (!statement->targets.empty()) BATON_RETURN_IF_ERROR(tokens_.ExpectOperator(","));
-      BATON_ASSIGN_OR_RETURN(ExpressionPtr target, expressions_.ParseTarget({}, false));
+      BATON_ASSIGN_OR_RETURN(ExpressionPtr target, expressions_.ParseTarget(false));
       BATON_RETURN_IF_ERROR(tokens_.ExpectOperator("="));
       BATON_ASSIGN_OR_RETURN(ExpressionPtr value, expressions_.ParseExpression());
       statement->targets.push_back(std::move(target));
       statement->expressions.push_back(std::move(value));
     }
+    const ConditionalScope scope(expressions_, false);
     BATON_ASSIGN_OR_RETURN(statement->body, ParseWholeBody("endwith"));
     return statement;
   }
@@ -251,6 +276,7 @@ class Parser {
   absl::StatusOr<StatementPtr> ParseGeneration() {
     StatementPtr statement = Make(Type::kScope);
     const bool outer_loop = std::exchange(in_loop_, false);
+    const ConditionalScope scope(expressions_, false);
     BATON_ASSIGN_OR_RETURN(statement->body, ParseWholeBody("endgeneration"));
     in_loop_ = outer_loop;
     return statement;
@@ -263,9 +289,22 @@ class Parser {
     while (tokens_.TakeName("scoped") || tokens_.TakeName("required")) {
     }
     const bool outer_loop = std::exchange(in_loop_, false);
+    const ConditionalScope scope(expressions_, false);
     BATON_ASSIGN_OR_RETURN(statement->body, ParseWholeBody("endblock"));
     in_loop_ = outer_loop;
     tokens_.TakeName(name);
+    return statement;
+  }
+
+  // Escaping is off in chat templates, so only saying so again is possible.
+  absl::StatusOr<StatementPtr> ParseAutoescape() {
+    StatementPtr statement = Make(Type::kScope);
+    BATON_ASSIGN_OR_RETURN(const ExpressionPtr expression, expressions_.ParseExpression());
+    if (expression->type != Expression::Type::kConstant || !expression->value.is(Kind::kBool) ||
+        expression->value.boolean()) {
+      return tokens_.Fail("expected 'autoescape false': escaping is not supported in chat templates");
+    }
+    BATON_ASSIGN_OR_RETURN(statement->body, ParseWholeBody("endautoescape"));
     return statement;
   }
 

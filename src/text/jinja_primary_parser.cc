@@ -100,8 +100,7 @@ ExpressionParser::Result ExpressionParser::ParseTuple(const TupleOptions& option
   bool is_tuple = false;
   while (true) {
     if (!tuple->operands.empty()) BATON_RETURN_IF_ERROR(tokens_.ExpectOperator(","));
-    if (tokens_.At(TokenType::kVariableEnd) || tokens_.At(TokenType::kBlockEnd) || tokens_.AtOperator(")") ||
-        (!options.end_name.empty() && tokens_.AtName(options.end_name))) {
+    if (tokens_.At(TokenType::kVariableEnd) || tokens_.At(TokenType::kBlockEnd) || tokens_.AtOperator(")")) {
       break;
     }
     BATON_ASSIGN_OR_RETURN(ExpressionPtr item, options.only_targets ? ParsePrimary(options.allow_namespace)
@@ -117,10 +116,8 @@ ExpressionParser::Result ExpressionParser::ParseTuple(const TupleOptions& option
   return Finish(std::move(tuple));
 }
 
-ExpressionParser::Result ExpressionParser::ParseTarget(std::string_view end_name, bool allow_namespace) {
-  BATON_ASSIGN_OR_RETURN(
-      ExpressionPtr target,
-      ParseTuple({.only_targets = true, .allow_namespace = allow_namespace, .end_name = end_name}));
+ExpressionParser::Result ExpressionParser::ParseTarget(bool allow_namespace) {
+  BATON_ASSIGN_OR_RETURN(ExpressionPtr target, ParseTuple({.only_targets = true, .allow_namespace = allow_namespace}));
   if (!IsTarget(*target)) return tokens_.Fail("expected a name to assign to before ", tokens_.Describe());
   return target;
 }

@@ -33,7 +33,6 @@ Result First(Runtime& runtime, Values& a) {
 
 Result Last(Runtime& runtime, Values& a) {
   if (a[0].is(Kind::kGenerator)) return InvalidArgument("last expects a sequence, found a generator; use list first");
-  if (a[0].is_undefined()) return UndefinedError(a[0]);
   BATON_ASSIGN_OR_RETURN(const Values items, Iterate(runtime, a[0]));
   return items.empty() ? Value::Undefined("there is no last item, the sequence is empty") : items.back();
 }
@@ -68,7 +67,7 @@ Result Reverse(Runtime& runtime, Values& a) {
   BATON_ASSIGN_OR_RETURN(Values items, Iterate(runtime, a[0]));
   std::reverse(items.begin(), items.end());
   // What Python can't walk backwards becomes a list first.
-  if (a[0].is(Kind::kGenerator) || a[0].is_undefined()) return Value::List(std::move(items));
+  if (a[0].is(Kind::kGenerator)) return Value::List(std::move(items));
   return Value::FromGenerator({.items = std::move(items)});
 }
 

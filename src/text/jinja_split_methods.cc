@@ -21,13 +21,13 @@ Result ToList(Runtime& runtime, const Parts& parts) {
   return Value::List(std::move(items));
 }
 
-// Between runs of white space, from the left; at most `limit` splits, the rest keeps its inner white space.
+// Between runs of white space, from the left; at most `limit` splits, the rest keeps its white space.
 Parts SplitSpace(std::string_view text, int64_t limit) {
   Parts parts;
   text = Strip(text, true, false);
   while (!text.empty()) {
     if (limit-- == 0) {
-      parts.push_back(Strip(text, false, true));
+      parts.push_back(text);
       break;
     }
     size_t end = 0;
@@ -48,7 +48,7 @@ Parts SplitSpaceFromRight(std::string_view text, int64_t limit) {
   text = Strip(text, false, true);
   while (!text.empty()) {
     if (limit-- == 0) {
-      parts.push_back(Strip(text, true, false));
+      parts.push_back(text);
       break;
     }
     size_t start = 0;  // of the last word

@@ -28,7 +28,7 @@ bool KeysEqual(const Value& a, const Value& b) {
   }
   if (a.kind() != b.kind()) return false;
   if (a.is_string()) return a.string() == b.string();
-  if (!a.is(Kind::kTuple)) return true;  // None
+  if (!a.is(Kind::kTuple)) return true;  // None and undefined
   return std::equal(a.items().begin(), a.items().end(), b.items().begin(), b.items().end(), KeysEqual);
 }
 
@@ -130,7 +130,7 @@ bool Dict::IsHashable(const Value& key) {
     // Deeper tuples could make the comparison of two keys endless.
     return key.depth() == 1 && std::all_of(key.items().begin(), key.items().end(), IsHashable);
   }
-  return key.is_string() || key.is_number() || key.is_none();
+  return key.is_string() || key.is_number() || key.is_none() || key.is_undefined();
 }
 
 size_t Dict::FindOther(const Value& key) const {

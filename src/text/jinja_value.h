@@ -121,7 +121,7 @@ class Value {
   std::shared_ptr<void> object_;
 };
 
-// A dict in insertion order. Keys: strings, numbers, None, and tuples of those.
+// A dict in insertion order. Keys: strings, numbers, None, undefined, and tuples of those.
 class Dict {
  public:
   using Entry = std::pair<Value, Value>;

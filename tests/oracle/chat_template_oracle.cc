@@ -1,7 +1,7 @@
 // Folders: text
-// Renders chat templates for the Python tests. One JSON object a line on stdin: {"template": …, "messages": …,
-// "tools": …, "documents": …, "arguments": {…}, "add_generation_prompt": …, "bos_token": …, "eos_token": …,
-// "unk_token": …, "pad_token": …, "now": seconds}. One a line on stdout: {"text": …} or {"error": …, "compile": true}.
+// Renders chat templates for the Python tests. One JSON object a line on stdin: {"template", "messages", "tools",
+// "documents", "arguments": JSON texts as strings, "bos_token", "eos_token", "unk_token", "pad_token": strings,
+// "add_generation_prompt": bool, "now": seconds}. One a line on stdout: {"text"} or {"error", "compile": bool}.
 #include <boost/json.hpp>
 #include <chrono>
 #include <iostream>
@@ -18,30 +18,23 @@ json::object ErrorOf(const absl::Status& status, bool compile) {
   return {{"error", std::string(baton::Message(status))}, {"compile", compile}};
 }
 
-std::optional<std::string> TokenOf(const json::object& request, const char* name) {
+std::optional<std::string> StringOf(const json::object& request, const char* name) {
   const json::value* value = request.if_contains(name);
   if (value == nullptr || !value->is_string()) return std::nullopt;
-  return std::string(value->as_string().c_str(), value->as_string().size());
-}
-
-// The text of a member that may be missing, as the client's JSON.
-std::string TextOf(const json::object& request, const char* name) {
-  const json::value* value = request.if_contains(name);
-  return value == nullptr ? "" : json::serialize(*value);
+  return std::string(value->as_string().data(), value->as_string().size());
 }
 
 json::object Answer(const json::object& request) {
-  const json::string& source = request.at("template").as_string();
-  const auto chat = baton::ChatTemplate::Parse({source.data(), source.size()});
+  const auto chat = baton::ChatTemplate::Parse(StringOf(request, "template").value_or(""));
   if (!chat.ok()) return ErrorOf(chat.status(), true);
-  const std::string messages = TextOf(request, "messages");
-  const std::string tools = TextOf(request, "tools");
-  const std::string documents = TextOf(request, "documents");
-  const std::string arguments = TextOf(request, "arguments");
-  const auto bos = TokenOf(request, "bos_token");
-  const auto eos = TokenOf(request, "eos_token");
-  const auto unk = TokenOf(request, "unk_token");
-  const auto pad = TokenOf(request, "pad_token");
+  const std::string messages = StringOf(request, "messages").value_or("");
+  const std::string tools = StringOf(request, "tools").value_or("");
+  const std::string documents = StringOf(request, "documents").value_or("");
+  const std::string arguments = StringOf(request, "arguments").value_or("");
+  const auto bos = StringOf(request, "bos_token");
+  const auto eos = StringOf(request, "eos_token");
+  const auto unk = StringOf(request, "unk_token");
+  const auto pad = StringOf(request, "pad_token");
   const json::value* prompt = request.if_contains("add_generation_prompt");
   const json::value* now = request.if_contains("now");
   baton::ChatTemplateInput input{
