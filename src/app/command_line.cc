@@ -1,6 +1,7 @@
 #include "app/command_line.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 
@@ -195,6 +196,12 @@ std::variant<Command, int> ParseCommandLine(int argc, char** argv) {
   const CLI::App* frontend = AddFrontendProcess(app, frontend_flags);
   const CLI::App* bench = AddBenchServe(app, bench_flags);
   const CLI::App* devices = app.add_subcommand("devices", "what this machine has, and what is missing");
+  const std::vector<CLI::App*> known = app.get_subcommands([](CLI::App*) { return true; });
+  const auto is_asked_for = [&](const CLI::App* subcommand) { return subcommand->get_name() == argv[1]; };
+  if (argc > 1 && argv[1][0] != '-' && std::none_of(known.begin(), known.end(), is_asked_for)) {
+    return Complain(
+        Cat("baton: there is no '", argv[1], "'; expected serve, worker, bench or devices (baton --help shows them)"));
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

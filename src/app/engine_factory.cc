@@ -46,30 +46,24 @@ absl::StatusOr<double> MeasurePrefill(Engine& engine) {
   return 1e6 * count / static_cast<double>(best_us);
 }
 
-absl::StatusOr<int32_t> ChunkTokens(const EngineFlags& flags, Engine& engine) {
-  const EngineInfo& info = engine.info();
-  int32_t chunk = flags.max_num_batched_tokens;
-  if (chunk == 0) {
-    BATON_ASSIGN_OR_RETURN(const double rate, MeasurePrefill(engine));
-    chunk = static_cast<int32_t>(rate * kChunkSeconds);
-    LogDebug("prefill measures ", static_cast<int64_t>(rate), " tokens/s: chunks of ", chunk, " tokens");
-  }
-  const int32_t blocks =
-      std::clamp(chunk / info.kv.block_size, 1, std::max(1, info.max_batch_tokens / info.kv.block_size));
-  return blocks * info.kv.block_size;
+// A chunk of whole blocks: as the flags say, or as much as `rate` computes in the time that a chunk may take.
+int32_t ChunkTokens(const EngineFlags& flags, const EngineInfo& info, double rate) {
+  const int32_t chunk =
+      flags.max_num_batched_tokens > 0 ? flags.max_num_batched_tokens : static_cast<int32_t>(rate * kChunkSeconds);
+  return std::clamp(chunk / info.kv.block_size, 1, std::max(1, info.max_batch_tokens / info.kv.block_size)) *
+         info.kv.block_size;
 }
 
-absl::StatusOr<SchedulerOptions> SchedulerFor(const EngineFlags& flags, Engine& engine, std::vector<TokenId> eos) {
-  const EngineInfo& info = engine.info();
-  BATON_ASSIGN_OR_RETURN(const int32_t chunk, ChunkTokens(flags, engine));
-  return SchedulerOptions{.max_batch_tokens = std::min(info.max_batch_tokens, chunk + info.max_sequences),
-                          .max_sequences = info.max_sequences,
-                          .prefill_chunk_tokens = chunk,
-                          .prefill_budget = flags.prefill_budget,
-                          .max_model_len = info.max_model_len,
-                          .prefix_caching = !flags.no_prefix_caching,
-                          .fingerprint = info.fingerprint,
-                          .eos = std::move(eos)};
+SchedulerOptions SchedulerFor(const EngineFlags& flags, const EngineInfo& info, double rate, std::vector<TokenId> eos) {
+  const int32_t chunk = ChunkTokens(flags, info, rate);
+  return {.max_batch_tokens = std::min(info.max_batch_tokens, chunk + info.max_sequences),
+          .max_sequences = info.max_sequences,
+          .prefill_chunk_tokens = chunk,
+          .prefill_budget = flags.prefill_budget,
+          .max_model_len = info.max_model_len,
+          .prefix_caching = !flags.no_prefix_caching,
+          .fingerprint = info.fingerprint,
+          .eos = std::move(eos)};
 }
 
 absl::StatusOr<LoadedEngine> LoadSimulated(const EngineFlags& flags) {
@@ -81,8 +75,9 @@ absl::StatusOr<LoadedEngine> LoadSimulated(const EngineFlags& flags) {
   BATON_ASSIGN_OR_RETURN(auto engine, CreateSimEngine(options));
   EngineFlags chunked = flags;
   if (chunked.max_num_batched_tokens == 0) chunked.max_num_batched_tokens = 512;
-  BATON_ASSIGN_OR_RETURN(SchedulerOptions scheduler, SchedulerFor(chunked, *engine, {}));
-  return LoadedEngine{std::move(engine), std::move(scheduler)};
+  SchedulerOptions scheduler = SchedulerFor(chunked, engine->info(), 0, {});
+  const double prefill_us = options.profile.prefill_us_per_token;
+  return LoadedEngine{std::move(engine), std::move(scheduler), prefill_us > 0 ? 1e6 / prefill_us : 0};
 }
 
 EngineOptions OptionsFor(const EngineFlags& flags, const Model& model, std::function<void(double)> on_progress) {
@@ -142,8 +137,10 @@ absl::StatusOr<LoadedEngine> LoadEngine(const EngineFlags& flags, std::function<
   BATON_ASSIGN_OR_RETURN(auto backend, CreateCpuBackend({.threads = threads, .instruction_set = flags.cpu_isa}));
   const EngineOptions options = OptionsFor(flags, model, std::move(on_progress));
   BATON_ASSIGN_OR_RETURN(auto engine, CreateLlamaEngine(model, std::move(backend), options));
-  BATON_ASSIGN_OR_RETURN(SchedulerOptions scheduler, SchedulerFor(flags, *engine, options.end_tokens));
-  return LoadedEngine{std::move(engine), std::move(scheduler)};
+  BATON_ASSIGN_OR_RETURN(const double rate, MeasurePrefill(*engine));
+  LogDebug("prefill measures ", static_cast<int64_t>(rate), " tokens/s");
+  SchedulerOptions scheduler = SchedulerFor(flags, engine->info(), rate, options.end_tokens);
+  return LoadedEngine{std::move(engine), std::move(scheduler), rate};
 }
 
 }  // namespace baton

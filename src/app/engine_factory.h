@@ -16,6 +16,7 @@ namespace baton {
 struct LoadedEngine {
   std::unique_ptr<Engine> engine;
   SchedulerOptions scheduler;
+  double prefill_tokens_per_second = 0;  // measured; 0: not
 };
 
 absl::StatusOr<LoadedEngine> LoadEngine(const EngineFlags& flags, std::function<void(double fraction)> on_progress);

@@ -55,6 +55,7 @@ absl::Status Serve(const WorkerFlags& flags) {
                         .process = flags.child.process,
                         .address = flags.listen,
                         .scheduler = loaded.scheduler,
+                        .prefill_tokens_per_second = loaded.prefill_tokens_per_second,
                         .min_path_gbps = flags.min_path_gbps,
                         .abort_on_leak = flags.abort_on_leak,
                         .report_lost = [&](const proto::WorkerLost& lost) { link->ReportLost(lost); }};

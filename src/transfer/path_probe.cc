@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kLatencyBytes = 64;
 constexpr int64_t kFirstLookBytes = 16 << 10;
-constexpr int64_t kSlowFirstLookNs = 20'000'000;  // under 1 MB/s: a whole round would take seconds
+constexpr double kRoundNs = 100e6;  // of a slow path only as much is moved as the first look promises for this time
 
 // Shared with the callback, which may come after we gave up.
 struct Round {
@@ -89,9 +89,9 @@ std::string PathReport::Text() const {
 
 absl::StatusOr<PathReport> ProbePath(const Transport& transport, RemoteMemory& memory,
                                      const std::vector<CopyRange>& ranges, Epoch tag, const ProbeOptions& options) {
-  int64_t bytes = 0;
-  std::vector<CopyRange> bounded = FirstBytes(ranges, options.max_bytes, bytes);
-  if (bytes == 0 || options.repeats < 1) return InvalidArgument("a probe needs at least one byte and one round");
+  int64_t usable_bytes = 0;
+  const std::vector<CopyRange> bounded = FirstBytes(ranges, options.max_bytes, usable_bytes);
+  if (usable_bytes == 0 || options.repeats < 1) return InvalidArgument("a probe needs at least one byte and one round");
   std::vector<CopyRange> small = {bounded.front()};
   small[0].bytes = std::min(small[0].bytes, kLatencyBytes);
 
@@ -100,11 +100,15 @@ absl::StatusOr<PathReport> ProbePath(const Transport& transport, RemoteMemory& m
   BATON_ASSIGN_OR_RETURN(const int64_t latency_ns, MedianNanoseconds(memory, small, tag, options, deadline_us));
   int64_t first_look_bytes = 0;
   const std::vector<CopyRange> first_look = FirstBytes(ranges, kFirstLookBytes, first_look_bytes);
-  BATON_ASSIGN_OR_RETURN(int64_t time_ns, TimeOnePost(memory, first_look, tag, deadline_us));
-  if (time_ns > kSlowFirstLookNs) {
-    bytes = first_look_bytes;
-  } else {
-    BATON_ASSIGN_OR_RETURN(time_ns, MedianNanoseconds(memory, bounded, tag, options, deadline_us));
+  BATON_ASSIGN_OR_RETURN(const int64_t look_ns, TimeOnePost(memory, first_look, tag, deadline_us));
+  const auto promised =
+      static_cast<int64_t>(static_cast<double>(first_look_bytes) / static_cast<double>(look_ns) * kRoundNs);
+  int64_t bytes = 0;
+  const std::vector<CopyRange> round =
+      FirstBytes(ranges, std::min(options.max_bytes, std::max(promised, first_look_bytes)), bytes);
+  int64_t time_ns = look_ns;
+  if (bytes > first_look_bytes) {
+    BATON_ASSIGN_OR_RETURN(time_ns, MedianNanoseconds(memory, round, tag, options, deadline_us));
   }
   PathReport report = {.transport = transport.name(),
                        .gigabytes_per_second = static_cast<double>(bytes) / static_cast<double>(time_ns),

@@ -8,17 +8,21 @@ namespace baton {
 
 class StepRates {
  public:
+  // Before the first steps: what a measurement at start showed; 0: nothing.
+  explicit StepRates(double prefill_tokens_per_second) : prefill_tokens_per_second_(prefill_tokens_per_second) {}
   // One step: its prompt tokens, its decode rows, and how long it took.
   void Add(int32_t prefill_tokens, int32_t decode_rows, int64_t duration_us) {
     const double seconds = static_cast<double>(std::max<int64_t>(1, duration_us)) * 1e-6;
-    // Only steps of one kind say something about that kind.
-    if (prefill_tokens > 0 && decode_rows == 0) Blend(prefill_tokens_per_second_, prefill_tokens / seconds);
+    // Only steps of one kind say something about that kind; a few tokens take as long as one.
+    if (prefill_tokens >= kTellingTokens && decode_rows == 0)
+      Blend(prefill_tokens_per_second_, prefill_tokens / seconds);
     if (prefill_tokens == 0 && decode_rows > 0) Blend(decode_step_us_, seconds * 1e6);
   }
   double prefill_tokens_per_second() const { return prefill_tokens_per_second_; }
   double decode_step_us() const { return decode_step_us_; }
 
  private:
+  static constexpr int32_t kTellingTokens = 32;
   static void Blend(double& average, double sample) { average = average == 0 ? sample : 0.9 * average + 0.1 * sample; }
   double prefill_tokens_per_second_ = 0;
   double decode_step_us_ = 0;

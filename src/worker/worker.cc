@@ -27,7 +27,8 @@ Worker::Worker(Network& network, Engine& engine, Transport&, WorkerOptions optio
       engine_(engine),
       options_(std::move(options)),
       pool_(engine.info().num_blocks, engine.info().kv.block_size),
-      connector_(CreateConnector(network)) {}
+      connector_(CreateConnector(network)),
+      rates_(options_.prefill_tokens_per_second) {}
 
 Worker::~Worker() = default;
 

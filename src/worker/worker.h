@@ -37,6 +37,7 @@ struct WorkerOptions {
   std::string process;  // "decode-0"
   std::string address;  // where it listens
   SchedulerOptions scheduler;
+  double prefill_tokens_per_second = 0;  // measured at start; 0: not
   double min_path_gbps = 0;
   int32_t max_waiting = 4096;  // sequences
   bool abort_on_leak = false;  // tests: end the process when blocks do not add up
