@@ -197,8 +197,8 @@ def test_a_client_that_leaves_during_prefill_frees_both_workers(road):
 
 
 def test_the_first_token_comes_before_the_last_block(build_dir, demo_model, tmp_path):
-    """The path is slowed to 20 MB/s: the blocks of 400 tokens take most of a second, the first token does not wait for them."""
-    arguments = [demo_model, "--prefill", "1x1", "--decode", "1x1", "--transfer-throttle-gbps", "0.02", *PATIENT]
+    """The path is slowed to 5 MB/s: the blocks of 400 tokens take two seconds, the first token does not wait for them."""
+    arguments = [demo_model, "--prefill", "1x1", "--decode", "1x1", "--transfer-throttle-gbps", "0.005", *PATIENT]
     with serving(build_dir, arguments, tmp_path) as server:
         times = [at for at, event in server.stream({"prompt": "one two three four five six seven eight " * 50, "max_tokens": 3, "temperature": 0})
                  if event["choices"] and event["choices"][0].get("text")]
