@@ -56,7 +56,7 @@ struct AttentionArgs {
   float* scratch;  // AttentionScratchFloats, 64-byte aligned
 };
 constexpr int64_t AttentionScratchFloats(int64_t queries, int64_t heads, int64_t head_dim) {
-  return 2 * kAttentionTile * head_dim + queries * heads * (2 * head_dim + 2) + 2 * kAttentionTile + 64;
+  return 2 * kAttentionTile * head_dim + queries * heads * (2 * head_dim + kAttentionTile + 3) + 64;
 }
 
 struct Kernels {
