@@ -17,6 +17,7 @@ boost::json::string_view ToView(std::string_view text) { return {text.data(), te
 }  // namespace
 
 std::string Excerpt(const boost::json::value& value) {
+  if (value.is_double()) return Cat(value.get_double());
   char buffer[kExcerptBytes];
   boost::json::serializer serializer;
   serializer.reset(&value);
