@@ -181,16 +181,31 @@ TEST_P(SessionTest, AddressesThatCannotBeAreRefused) {
 TEST(NetworkTest, TimersRunInOrderAndCancelledOnesDoNot) {
   auto network = *Network::Create();
   std::vector<int> ran;  // by the network's thread until it is gone
-  auto third = network->RunAfter(30, [&] { ran.push_back(3); });
-  auto first = network->RunAfter(10, [&] { ran.push_back(1); });
-  auto never = network->RunAfter(15, [&] { ran.push_back(0); });
-  std::unique_ptr<Timer> second;
-  network->Post([&] { second = network->RunAfter(20, [&] { ran.push_back(2); }); });
-  never.reset();
-  std::this_thread::sleep_for(milliseconds(80));
+  std::vector<std::unique_ptr<Timer>> timers;
+  std::atomic<bool> last_ran = false;
+  // None of them can run before this has returned.
+  network->Post([&] {
+    timers.push_back(network->RunAfter(30, [&] {
+      ran.push_back(3);
+      last_ran = true;
+    }));
+    timers.push_back(network->RunAfter(1, [&] { ran.push_back(1); }));
+    timers.push_back(network->RunAfter(15, [&] { ran.push_back(2); }));
+    const auto never = network->RunAfter(10, [&] { ran.push_back(0); });
+  });
+  ASSERT_TRUE(WaitUntil([&last_ran] { return last_ran.load(); }));
   auto at_the_end = network->RunAfter(60'000, [&] { ran.push_back(0); });
   network.reset();
   EXPECT_EQ(ran, (std::vector<int>{1, 2, 3}));
+}
+
+TEST(NetworkTest, ATimerFromAnotherThreadWakesASleepingNetwork) {
+  auto network = *Network::Create();
+  const auto late = network->RunAfter(60'000, [] {});
+  std::this_thread::sleep_for(milliseconds(5));  // it sleeps now until then
+  std::atomic<bool> ran = false;
+  const auto soon = network->RunAfter(1, [&ran] { ran = true; });
+  EXPECT_TRUE(WaitUntil([&ran] { return ran.load(); }));
 }
 
 TEST(NetworkTest, PostedWorkRunsInOrderAlsoWhenTheNetworkEnds) {

@@ -1,13 +1,12 @@
 // GB/s of the shared-memory transport as its callbacks see it, beside plain memcpy of the same bytes, alone and while
 // another thread computes out of its caches.
-#include <sys/mman.h>
-
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <future>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -44,20 +43,26 @@ struct Compute {
   }
 };
 
+// GB/s alone; prints it with its share of `limit` (0: this is the limit), then once more beside a computing thread.
 template <typename Copy>
-void Measure(const char* what, int64_t size, const Copy& copy, const std::vector<uint8_t>& source) {
+double Measure(const char* what, int64_t size, double limit, const Copy& copy, const std::vector<uint8_t>& source) {
+  double alone = 0;
   for (const bool busy : {false, true}) {
     std::unique_ptr<Compute> compute = busy ? std::make_unique<Compute>() : nullptr;
     const int64_t passes = busy ? compute->passes.load() : 0;
     const int64_t start_ns = SteadyNanoseconds();
     for (int64_t done = 0; done < kTotal; done += size) copy(source.data() + done % kPool, done % kPool, size);
     const int64_t ns = SteadyNanoseconds() - start_ns;
-    std::printf("  %-22s %5.1f GB/s", what, GigabytesPerSecond(kTotal, ns));
-    if (busy)
-      std::printf(" beside %6.0f compute passes/s",
-                  1e9 * static_cast<double>(compute->passes - passes) / static_cast<double>(ns));
-    std::printf("\n");
+    const double rate = GigabytesPerSecond(kTotal, ns);
+    if (busy) {
+      const double passes_per_second = 1e9 * static_cast<double>(compute->passes - passes) / static_cast<double>(ns);
+      std::printf("; %5.1f GB/s beside %5.0f compute passes/s\n", rate, passes_per_second);
+    } else {
+      alone = rate;
+      std::printf("  %-20s %5.1f GB/s, %3.0f %% of memcpy", what, rate, limit > 0 ? 100 * rate / limit : 100);
+    }
   }
+  return alone;
 }
 
 int Main() {
@@ -79,30 +84,26 @@ int Main() {
   }
   for (const int64_t size : {int64_t{64} << 10, int64_t{1} << 20, int64_t{8} << 20, int64_t{64} << 20}) {
     std::printf("ranges of %lld KiB\n", static_cast<long long>(size >> 10));
-    Measure(
-        "memcpy", size,
-        [&](const uint8_t* from, int64_t to, int64_t bytes) { std::memcpy(memory->data() + to, from, bytes); }, source);
-    Measure(
-        "CopyBytes", size,
-        [&](const uint8_t* from, int64_t to, int64_t bytes) { CopyBytes(memory->data() + to, from, bytes); }, source);
-    Measure(
-        "shm, one at a time", size,
-        [&](const uint8_t* from, int64_t to, int64_t bytes) {
-          std::promise<void> done;
-          if (!(*remote)
-                   ->Post({{from, to, bytes}}, Epoch{1}, [&done](const TransferResult&) { done.set_value(); })
-                   .ok())
-            std::abort();
-          done.get_future().wait();
-        },
-        source);
-    Measure(
-        "shm, queued", size,
-        [&](const uint8_t* from, int64_t to, int64_t bytes) {
-          if (!(*remote)->Post({{from, to, bytes}}, Epoch{1}, nullptr).ok()) std::abort();
-          if (to + bytes >= kPool) (*remote)->Flush();
-        },
-        source);
+    const auto plain = [&](const uint8_t* from, int64_t to, int64_t bytes) {
+      std::memcpy(memory->data() + to, from, bytes);
+    };
+    const double limit = Measure("memcpy", size, 0, plain, source);
+    const auto direct = [&](const uint8_t* from, int64_t to, int64_t bytes) {
+      CopyBytes(memory->data() + to, from, bytes);
+    };
+    Measure("CopyBytes", size, limit, direct, source);
+    const auto one_at_a_time = [&](const uint8_t* from, int64_t to, int64_t bytes) {
+      std::promise<void> done;
+      const auto tell = [&done](const TransferResult&) { done.set_value(); };
+      if (!(*remote)->Post({{from, to, bytes}}, Epoch{1}, tell).ok()) std::abort();
+      done.get_future().wait();
+    };
+    Measure("shm, one at a time", size, limit, one_at_a_time, source);
+    const auto queued = [&](const uint8_t* from, int64_t to, int64_t bytes) {
+      if (!(*remote)->Post({{from, to, bytes}}, Epoch{1}, nullptr).ok()) std::abort();
+      if (to + bytes >= kPool) (*remote)->Flush();
+    };
+    Measure("shm, queued", size, limit, queued, source);
   }
   return 0;
 }

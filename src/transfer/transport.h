@@ -9,8 +9,8 @@
 // Threading: every method from any thread. Callbacks come from the transport's own thread, one at a time, and must not
 //   block; they may Post and Cancel, but not Flush.
 // Ownership: a RemoteMemory may outlive its Transport. Destroying it cancels what is left and waits until no byte moves
-//   any more (at most one piece, about a millisecond); each callback has been called by then. Sources stay valid until
-//   their callback.
+//   any more (at most one piece, about a millisecond); each callback has been called by then, so hold no lock that one
+//   takes. Destroying it in a callback is fine. Sources stay valid until their callback.
 // Errors: InvalidArgument for a range out of bounds or a descriptor that does not fit, before any byte moves;
 // Cancelled;
 //   Unavailable when the path is gone.
