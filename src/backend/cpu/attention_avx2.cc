@@ -16,7 +16,6 @@ using avx2::MaxLane;
 using avx2::SumLanes;
 
 constexpr int kGroup = 8;  // tokens whose scores fill one vector
-constexpr int kHeadsTogether = 3;
 
 // Where a tile's tokens lie: K of token t at rows[t], V at rows[t] + to_values.
 struct TileRows {
@@ -182,20 +181,35 @@ void AttendMany(const AttentionArgs& args, const float* q, float* values, Runnin
 
 // ---- one query: K and V as they lie ----
 
+// Tiles are pages apart, where no hardware prefetcher follows: 32 dimensions of a row of the next tile.
+template <bool kF16>
+BATON_INLINE void Prefetch32(const uint8_t* row, int d) {
+  const char* data = reinterpret_cast<const char*>(row) + d * (kF16 ? 2 : 4);
+  _mm_prefetch(data, _MM_HINT_T0);
+  if constexpr (!kF16) _mm_prefetch(data + 64, _MM_HINT_T0);
+}
+
 template <bool kF16, int kHeads>
-BATON_INLINE void ScoreDirect(const TileRows& tile, int tokens, const float* q, int dim,
+BATON_INLINE void ScoreDirect(const TileRows& tile, const TileRows& next, int tokens, const float* q, int dim,
                               float (*scores)[kAttentionTile]) {
   for (int t = 0; t < tokens; t += 4) {
     const uint8_t* const* rows = tile.rows + t;
     __m256 sum[kHeads][4];
 #pragma GCC unroll 3
     for (int h = 0; h < kHeads; ++h) sum[h][0] = sum[h][1] = sum[h][2] = sum[h][3] = _mm256_setzero_ps();
-    for (int d = 0; d < dim; d += 8) {
+    for (int first = 0; first < dim; first += 32) {
+      for (int i = 0; i < 4; ++i) Prefetch32<kF16>(next.rows[t + i], first);
+      const int end = first + 32 < dim ? first + 32 : dim;
+      for (int d = first; d < end; d += 8) {
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        const __m256 key = Load8<kF16>(rows[i], d);
+        for (int i = 0; i < 4; ++i) {
+          const __m256 key = Load8<kF16>(rows[i], d);
 #pragma GCC unroll 3
-        for (int h = 0; h < kHeads; ++h) sum[h][i] = _mm256_fmadd_ps(_mm256_load_ps(q + h * dim + d), key, sum[h][i]);
+          for (int h = 0; h < kHeads; ++h) {
+            sum[h][i] = _mm256_fmadd_ps(_mm256_load_ps(q + h * dim + d), key, sum[h][i]);
+            BATON_PIN(sum[h][i]);  // one key at a time: all 16 registers are taken
+          }
+        }
       }
     }
     for (int h = 0; h < kHeads; ++h) {
@@ -206,8 +220,9 @@ BATON_INLINE void ScoreDirect(const TileRows& tile, int tokens, const float* q, 
 }
 
 template <bool kF16, int kHeads, int kVectors>
-BATON_INLINE void AddValuesDirect(const TileRows& tile, int64_t to_values, int d, int tokens, int dim,
-                                  const float (*weights)[kAttentionTile], const __m256* correction, float* values) {
+BATON_INLINE void AddValuesDirect(const TileRows& tile, const TileRows& next, int64_t to_values, int d, int tokens,
+                                  int dim, const float (*weights)[kAttentionTile], const __m256* correction,
+                                  float* values) {
   __m256 sum[kHeads][kVectors];
 #pragma GCC unroll 3
   for (int h = 0; h < kHeads; ++h) {
@@ -218,6 +233,7 @@ BATON_INLINE void AddValuesDirect(const TileRows& tile, int64_t to_values, int d
   }
   for (int t = 0; t < tokens; ++t) {
     const uint8_t* row = tile.rows[t] + to_values;
+    if constexpr (kVectors == 4) Prefetch32<kF16>(next.rows[t] + to_values, d);
     __m256 weight[kHeads];
 #pragma GCC unroll 3
     for (int h = 0; h < kHeads; ++h) weight[h] = _mm256_broadcast_ss(weights[h] + t);
@@ -225,7 +241,10 @@ BATON_INLINE void AddValuesDirect(const TileRows& tile, int64_t to_values, int d
     for (int i = 0; i < kVectors; ++i) {
       const __m256 value = Load8<kF16>(row, d + i * 8);
 #pragma GCC unroll 3
-      for (int h = 0; h < kHeads; ++h) sum[h][i] = _mm256_fmadd_ps(weight[h], value, sum[h][i]);
+      for (int h = 0; h < kHeads; ++h) {
+        sum[h][i] = _mm256_fmadd_ps(weight[h], value, sum[h][i]);
+        BATON_PIN(sum[h][i]);
+      }
     }
   }
 #pragma GCC unroll 3
@@ -236,18 +255,18 @@ BATON_INLINE void AddValuesDirect(const TileRows& tile, int64_t to_values, int d
 }
 
 template <bool kF16, int kHeads>
-void AddTileDirect(const TileRows& tile, int64_t to_values, int tokens, const float* q, int dim, Running* running,
-                   float* values) {
+void AddTileDirect(const TileRows& tile, const TileRows& next, int64_t to_values, int tokens, const float* q, int dim,
+                   Running* running, float* values) {
   alignas(32) float weights[kHeads][kAttentionTile] = {};
-  ScoreDirect<kF16, kHeads>(tile, tokens, q, dim, weights);
+  ScoreDirect<kF16, kHeads>(tile, next, tokens, q, dim, weights);
   __m256 correction[kHeads];
   for (int h = 0; h < kHeads; ++h) correction[h] = ToWeights(weights[h], tokens, running[h]);
   int d = 0;
   for (; d + 32 <= dim; d += 32) {
-    AddValuesDirect<kF16, kHeads, 4>(tile, to_values, d, tokens, dim, weights, correction, values);
+    AddValuesDirect<kF16, kHeads, 4>(tile, next, to_values, d, tokens, dim, weights, correction, values);
   }
   for (; d < dim; d += 8) {
-    AddValuesDirect<kF16, kHeads, 1>(tile, to_values, d, tokens, dim, weights, correction, values);
+    AddValuesDirect<kF16, kHeads, 1>(tile, next, to_values, d, tokens, dim, weights, correction, values);
   }
 }
 
@@ -255,31 +274,24 @@ template <bool kF16>
 void AttendOne(const AttentionArgs& args, const float* q, float* values, Running* running) {
   const int dim = args.head_dim;
   const int64_t to_values = args.v - args.k;
-  const int64_t row_bytes = int64_t{dim} * (kF16 ? 2 : 4);
   const int end = args.first_position + 1;
+  auto tokens_from = [&](int first) { return end - first < kAttentionTile ? end - first : kAttentionTile; };
   TileRows tiles[2];
-  FindRows(args, 0, end < kAttentionTile ? end : kAttentionTile, tiles[0]);
+  FindRows(args, 0, tokens_from(0), tiles[0]);
   for (int first = 0, turn = 0; first < end; first += kAttentionTile, turn ^= 1) {
-    const int tokens = end - first < kAttentionTile ? end - first : kAttentionTile;
-    const int next = end - first - kAttentionTile < kAttentionTile ? end - first - kAttentionTile : kAttentionTile;
-    if (next > 0) {  // tiles are pages apart: no hardware prefetcher follows
-      FindRows(args, first + kAttentionTile, next, tiles[turn ^ 1]);
-      for (int t = 0; t < next; ++t) {
-        const char* row = reinterpret_cast<const char*>(tiles[turn ^ 1].rows[t]);
-        for (int64_t byte = 0; byte < row_bytes; byte += 64) {
-          _mm_prefetch(row + byte, _MM_HINT_T0);
-          _mm_prefetch(row + to_values + byte, _MM_HINT_T0);
-        }
-      }
-    }
+    const bool last = first + kAttentionTile >= end;
+    if (!last) FindRows(args, first + kAttentionTile, tokens_from(first + kAttentionTile), tiles[turn ^ 1]);
+    const TileRows& tile = tiles[turn];
+    const TileRows& next = tiles[last ? turn : turn ^ 1];
+    const int tokens = tokens_from(first);
     int head = 0;
-    for (; head + kHeadsTogether <= args.heads; head += kHeadsTogether) {
-      AddTileDirect<kF16, 3>(tiles[turn], to_values, tokens, q + head * dim, dim, running + head, values + head * dim);
+    for (; head + 3 <= args.heads; head += 3) {
+      AddTileDirect<kF16, 3>(tile, next, to_values, tokens, q + head * dim, dim, running + head, values + head * dim);
     }
     if (args.heads - head == 2) {
-      AddTileDirect<kF16, 2>(tiles[turn], to_values, tokens, q + head * dim, dim, running + head, values + head * dim);
+      AddTileDirect<kF16, 2>(tile, next, to_values, tokens, q + head * dim, dim, running + head, values + head * dim);
     } else if (args.heads - head == 1) {
-      AddTileDirect<kF16, 1>(tiles[turn], to_values, tokens, q + head * dim, dim, running + head, values + head * dim);
+      AddTileDirect<kF16, 1>(tile, next, to_values, tokens, q + head * dim, dim, running + head, values + head * dim);
     }
   }
 }

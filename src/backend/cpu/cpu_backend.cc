@@ -178,7 +178,8 @@ absl::Status CpuBackend::Start(const ModelShape& shape, const KvLayout& kv, int3
                                      shape.intermediate_size,
                                      shape.vocabulary};
   for (int slot = 0; slot < kNumSlots; ++slot) {
-    const int64_t stride = (widths[slot] + 15) / 16 * 16;
+    const int64_t stride = ((widths[slot] + 15) / 16 | 1) * 16;  // an odd number of cache lines: a column of a
+                                                                 // panel's outputs then spreads over all cache sets
     const int64_t rows = slot == static_cast<int>(Slot::kLogits) ? std::max<int64_t>(limits.max_sequences, kScoreRows)
                                                                  : limits.max_batch_tokens;
     BATON_ASSIGN_OR_RETURN(uint8_t * data, arena_.Allocate(rows * stride * static_cast<int64_t>(sizeof(float))));
