@@ -24,9 +24,9 @@ namespace baton {
 
 struct ChatTemplateInput {
   // The OpenAI request's own JSON, so that every field that a template may know passes through. Empty: none.
-  std::string_view messages_json;              // a list
-  std::string_view tools_json = {};            // a list; none or "null": the template sees none
-  std::string_view documents_json = {};        // likewise
+  std::string_view messages_json;                 // a list
+  std::string_view tools_json = {};               // a list; none or "null": the template sees none
+  std::string_view documents_json = {};           // likewise
   std::string_view template_arguments_json = {};  // chat_template_kwargs: an object, whose members become variables
 
   bool add_generation_prompt = true;

@@ -19,9 +19,10 @@ std::string Render(std::string_view source, ChatTemplateInput input = {.messages
 }
 
 TEST(ChatTemplate, RendersMessages) {
-  EXPECT_EQ(Render("{% for m in messages %}<{{ m.role }}>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<a>"
-                   "{% endif %}"),
-            "<user>Hi<a>");
+  EXPECT_EQ(
+      Render("{% for m in messages %}<{{ m.role }}>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<a>"
+             "{% endif %}"),
+      "<user>Hi<a>");
 }
 
 TEST(ChatTemplate, PassesEveryVariable) {
@@ -67,13 +68,17 @@ TEST(ChatTemplate, LimitsStopHostileTemplates) {
       {"{% set ns = namespace() %}{% set ns.me = ns %}{{ ns }}", "contains itself"},
       {"{{ " + std::string(3000, '(') + "1", "nested deeper than the limit"},
       {"{{ 1" + std::string(3000, '+') + "1 }}", "nested deeper than the limit"},
-      {"{{ x" + [] {
-         std::string chain;
-         for (int i = 0; i < 3000; ++i) chain += ".a";
-         return chain;
-       }() + " }}",
+      {"{{ x" +
+           [] {
+             std::string chain;
+             for (int i = 0; i < 3000; ++i) chain += ".a";
+             return chain;
+           }() +
+           " }}",
        "deeper than the limit"},
       {"{{ '%99999999d' % 1 }}", "width"},
+      {"{{ 'a' | map(*(['map'] * 10000)) | list }}", "filters run inside each other"},
+      {"{% macro m(a=m()) %}{% endmacro %}{{ m() }}", "macros call each other"},
   };
   for (const auto& [source, expected] : cases) {
     EXPECT_NE(Render(source).find(expected), std::string::npos) << source.substr(0, 80) << ": " << Render(source);
@@ -100,7 +105,8 @@ TEST(ChatTemplate, RendersFromManyThreads) {
 }
 
 TEST(ChatTemplate, FormatsTheInjectedClock) {
-  const ChatTemplateInput input{.messages_json = "[]", .now = std::chrono::system_clock::time_point(std::chrono::hours(24 * 365))};
+  const ChatTemplateInput input{.messages_json = "[]",
+                                .now = std::chrono::system_clock::time_point(std::chrono::hours(24 * 365))};
   EXPECT_EQ(Render("{{ strftime_now('%Y') }}", input).substr(0, 3), "197");
 }
 

@@ -133,9 +133,7 @@ absl::StatusOr<Value> Repeat(Runtime& runtime, const Value& value, int64_t times
   return value.is(Kind::kList) ? Value::List(std::move(items)) : Value::Tuple(std::move(items));
 }
 
-bool IsRepeatable(const Value& value) {
-  return value.is_string() || value.is(Kind::kList) || value.is(Kind::kTuple);
-}
+bool IsRepeatable(const Value& value) { return value.is_string() || value.is(Kind::kList) || value.is(Kind::kTuple); }
 
 absl::StatusOr<Value> Concatenate(Runtime& runtime, const Value& a, const Value& b) {
   if (a.is_string()) {

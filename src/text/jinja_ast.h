@@ -42,23 +42,23 @@ enum class Operator : uint8_t {
 
 struct Expression {
   enum class Type : uint8_t {
-    kConstant,     // value
-    kName,         // name
+    kConstant,         // value
+    kName,             // name
     kNamespaceTarget,  // name.attribute, only as a target of `set`
-    kList,         // operands
-    kTuple,        // operands
-    kDict,         // operands: key, value, key, value
-    kAttribute,    // operands[0].attribute
-    kItem,         // operands[0][operands[1]]
-    kSlice,        // operands: start, stop, step; each may be null. Only inside kItem and its tuples.
-    kCall,         // operands[0](arguments)
-    kFilter,       // operands[0] | name(arguments); no operand: the body of a block
-    kTest,         // operands[0] is name(arguments)
+    kList,             // operands
+    kTuple,            // operands
+    kDict,             // operands: key, value, key, value
+    kAttribute,        // operands[0].attribute
+    kItem,             // operands[0][operands[1]]
+    kSlice,            // operands: start, stop, step; each may be null. Only inside kItem and its tuples.
+    kCall,             // operands[0](arguments)
+    kFilter,           // operands[0] | name(arguments); no operand: the body of a block
+    kTest,             // operands[0] is name(arguments)
     kNot,
     kNegative,
     kPositive,
-    kBinary,       // operands[0] operators[0] operands[1]
-    kConcat,       // operands joined by ~
+    kBinary,  // operands[0] operators[0] operands[1]
+    kConcat,  // operands joined by ~
     kAnd,
     kOr,
     kCompare,      // operands[0] operators[0] operands[1] operators[1] operands[2]

@@ -155,9 +155,15 @@ absl::StatusOr<std::vector<Value>> Bind(const Signature& signature, Arguments ar
 }
 
 absl::StatusOr<Value> CallBuiltin(Runtime& runtime, const Signature& signature, Arguments arguments) {
-  BATON_RETURN_IF_ERROR(runtime.Charge(1));
+  BATON_RETURN_IF_ERROR(runtime.Charge(1 + arguments.positional.size() + arguments.named.size()));
+  if (runtime.filter_depth >= runtime.limits().filter_depth) {
+    return InvalidArgument("filters run inside each other deeper than the limit of ", runtime.limits().filter_depth);
+  }
   BATON_ASSIGN_OR_RETURN(std::vector<Value> bound, Bind(signature, std::move(arguments)));
-  return signature.builtin->call(runtime, bound);
+  ++runtime.filter_depth;
+  absl::StatusOr<Value> result = signature.builtin->call(runtime, bound);
+  --runtime.filter_depth;
+  return result;
 }
 
 // `self` is the first argument, unless it is undefined as a sign that there is none.
@@ -231,7 +237,8 @@ absl::StatusOr<Value> FollowPath(const Value& value, const Value& path) {
     int64_t number = 0;
     const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), number);
     const bool is_number = !part.empty() && part[0] != '-' && error == std::errc() && end == part.data() + part.size();
-    BATON_ASSIGN_OR_RETURN(current, step(current, is_number ? Value::Integer(number) : Value::String(std::string(part))));
+    BATON_ASSIGN_OR_RETURN(current,
+                           step(current, is_number ? Value::Integer(number) : Value::String(std::string(part))));
     if (part.size() == rest.size()) return current;
     rest.remove_prefix(part.size() + 1);
   }

@@ -99,8 +99,10 @@ Result Reset(Runtime&, Values& a) {
 }
 
 constexpr std::array kDictMethods = {
-    Builtin{"get", "/self key default=none", Get}, Builtin{"keys", "/self", Keys},
-    Builtin{"values", "/self", ValuesOf},          Builtin{"items", "/self", Items},
+    Builtin{"get", "/self key default=none", Get},
+    Builtin{"keys", "/self", Keys},
+    Builtin{"values", "/self", ValuesOf},
+    Builtin{"items", "/self", Items},
     Builtin{"copy", "/self", Copy},
 };
 constexpr std::array kListMethods = {

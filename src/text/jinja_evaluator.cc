@@ -16,7 +16,8 @@ using Type = Expression::Type;
 
 Interpreter::Result Interpreter::Evaluate(const Expression& expression, const ScopePtr& scope) {
   if (depth_ >= runtime_.limits().evaluation_depth) {
-    return InvalidArgument("the template nests deeper than the limit of ", runtime_.limits().evaluation_depth, " steps");
+    return InvalidArgument("the template nests deeper than the limit of ", runtime_.limits().evaluation_depth,
+                           " steps");
   }
   BATON_RETURN_IF_ERROR(runtime_.Charge(1));
   runtime_.line = expression.line;
@@ -76,7 +77,10 @@ Interpreter::Result Interpreter::EvaluateType(const Expression& expression, cons
 }
 
 Interpreter::Result Interpreter::EvaluateName(const Expression& expression, const ScopePtr& scope) {
-  if (const Value* found = scope->Find(expression.name)) return *found;
+  size_t visited = 0;
+  const Value* local = scope->Find(expression.name, visited);
+  BATON_RETURN_IF_ERROR(runtime_.Charge(visited / 16));
+  if (local != nullptr) return *local;
   if (const Value* found = variables_.Find(expression.name)) return *found;
   if (std::optional<Value> function = FindFunction(expression.name)) return *std::move(function);
   return Value::Undefined(Cat("'", expression.name, "' is undefined"));

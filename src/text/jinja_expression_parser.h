@@ -21,10 +21,10 @@ class ExpressionParser {
   Result ParseExpression(bool with_condition = true);
 
   struct TupleOptions {
-    bool only_targets = false;         // names instead of expressions
+    bool only_targets = false;  // names instead of expressions
     bool with_condition = true;
-    bool in_parentheses = false;       // may be empty
-    bool allow_namespace = false;      // targets may be name.attribute
+    bool in_parentheses = false;   // may be empty
+    bool allow_namespace = false;  // targets may be name.attribute
   };
   // One expression, or a tuple of several.
   Result ParseTuple(const TupleOptions& options);

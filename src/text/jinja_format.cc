@@ -45,8 +45,8 @@ class PercentFormatter {
     }
     const size_t given = values_.is(Kind::kTuple) ? values_.items().size() : 1;
     // What could be indexed by name may be left over.
-    const bool may_remain = values_.is_dict() || values_.is_undefined() ||
-                            (values_.is_sequence() && !values_.is(Kind::kTuple));
+    const bool may_remain =
+        values_.is_dict() || values_.is_undefined() || (values_.is_sequence() && !values_.is(Kind::kTuple));
     if (!used_name_ && !may_remain && used_ < given) return TooMany();
     return Value::String(std::move(out_));
   }
@@ -286,7 +286,8 @@ class BraceFormatter {
     BATON_ASSIGN_OR_RETURN(Value value, Find(field.substr(0, mark)));
     std::string_view rest = mark == field.npos ? "" : field.substr(mark);
     if (rest.starts_with('!')) {
-      if (rest.size() < 2 || (rest[1] != 's' && rest[1] != 'r')) return InvalidArgument("expected !s or !r in a format");
+      if (rest.size() < 2 || (rest[1] != 's' && rest[1] != 'r'))
+        return InvalidArgument("expected !s or !r in a format");
       BATON_ASSIGN_OR_RETURN(std::string text, rest[1] == 's' ? ToText(runtime_, value) : ToRepr(runtime_, value));
       value = Value::String(std::move(text));
       rest.remove_prefix(2);
@@ -309,8 +310,8 @@ class BraceFormatter {
     BATON_ASSIGN_OR_RETURN(Value value, FindArgument(field.substr(0, end)));
     for (size_t position = end; position < field.size();) {
       const bool attribute = field[position] == '.';
-      const size_t stop = attribute ? std::min(field.find_first_of(".[", position + 1), field.size())
-                                    : field.find(']', position);
+      const size_t stop =
+          attribute ? std::min(field.find_first_of(".[", position + 1), field.size()) : field.find(']', position);
       if (stop == field.npos) return InvalidArgument("a format has a '[' without its ']'");
       const std::string_view name = field.substr(position + 1, stop - position - 1);
       BATON_ASSIGN_OR_RETURN(const Value key, Key(name));

@@ -77,7 +77,8 @@ Result MakeJoiner(Runtime&, Values& a) {
   const Value separator = a[0].is_undefined() ? Value::String(", ") : a[0];
   auto used = std::make_shared<bool>(false);
   auto call = [separator, used](Runtime&, Arguments arguments) -> Result {
-    if (!arguments.positional.empty() || !arguments.named.empty()) return InvalidArgument("a joiner takes no arguments");
+    if (!arguments.positional.empty() || !arguments.named.empty())
+      return InvalidArgument("a joiner takes no arguments");
     return std::exchange(*used, true) ? separator : Value::String("");
   };
   return Value::FromCallable({"joiner", std::move(call)}, separator.depth() + 1);

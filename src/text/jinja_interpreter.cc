@@ -27,8 +27,9 @@ void Scope::Set(std::string_view name, Value value) {
   names.emplace_back(name, std::move(value));
 }
 
-const Value* Scope::Find(std::string_view name) const {
+const Value* Scope::Find(std::string_view name, size_t& visited) const {
   for (const Scope* scope = this; scope != nullptr; scope = scope->parent.get()) {
+    visited += 1 + scope->names.size();
     for (const auto& [other, value] : scope->names) {
       if (other == name) return &value;
     }
@@ -50,9 +51,8 @@ absl::StatusOr<std::string> Interpreter::Run(const Body& body) {
 }
 
 absl::Status Interpreter::Write(std::string_view text) {
-  BATON_RETURN_IF_ERROR(runtime_.ChargeBytes(out_->size() + text.size() > runtime_.limits().output_bytes
-                                                 ? out_->size() + text.size()
-                                                 : text.size()));
+  BATON_RETURN_IF_ERROR(runtime_.ChargeBytes(
+      out_->size() + text.size() > runtime_.limits().output_bytes ? out_->size() + text.size() : text.size()));
   out_->append(text);
   return absl::OkStatus();
 }
@@ -75,7 +75,8 @@ absl::StatusOr<Interpreter::Flow> Interpreter::Execute(const Body& body, const S
 absl::StatusOr<Interpreter::Flow> Interpreter::ExecuteOne(const Statement& statement, const ScopePtr& scope) {
   const Deeper deeper(depth_);
   if (depth_ > runtime_.limits().evaluation_depth) {
-    return InvalidArgument("the template nests deeper than the limit of ", runtime_.limits().evaluation_depth, " steps");
+    return InvalidArgument("the template nests deeper than the limit of ", runtime_.limits().evaluation_depth,
+                           " steps");
   }
   BATON_RETURN_IF_ERROR(runtime_.Charge(1));
   runtime_.line = statement.line;
@@ -193,6 +194,7 @@ absl::StatusOr<Interpreter::Flow> Interpreter::Loop(const Statement& statement, 
 
 absl::Status Interpreter::Assign(const Expression& target, const Value& value, const ScopePtr& scope) {
   if (target.type == Expression::Type::kName) {
+    BATON_RETURN_IF_ERROR(runtime_.Charge(scope->names.size() / 16));
     scope->Set(target.name, value);
     return absl::OkStatus();
   }

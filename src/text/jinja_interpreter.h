@@ -22,7 +22,7 @@ struct Scope {
   std::vector<std::pair<std::string_view, Value>> names;
 
   void Set(std::string_view name, Value value);
-  const Value* Find(std::string_view name) const;  // here or around
+  const Value* Find(std::string_view name, size_t& visited) const;  // here or around; counts the names it looks at
 };
 using ScopePtr = std::shared_ptr<Scope>;
 

@@ -106,8 +106,8 @@ absl::StatusOr<Value> ParseJson(std::string_view text, std::string_view what) {
   const size_t used = parser.write_some(false, text.data(), text.size(), error);
   if (!error && used < text.size()) error = boost::json::error::extra_data;
   if (error) {
-    return InvalidArgument("expected ", what, " as valid JSON (", kMaxDepth, " levels at most), found an error near byte ",
-                           used, ": ", error.message());
+    return InvalidArgument("expected ", what, " as valid JSON (", kMaxDepth,
+                           " levels at most), found an error near byte ", used, ": ", error.message());
   }
   return std::move(parser.handler().result);
 }

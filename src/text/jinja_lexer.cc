@@ -230,7 +230,8 @@ class Lexer {
   absl::Status ReadString(char quote) {
     size_t end = position_ + 1;
     while (end < source_.size() && source_[end] != quote) end += source_[end] == '\\' ? 2 : 1;
-    if (end >= source_.size()) return Fail("expected ", quote, " at the end of a string, found the end of the template");
+    if (end >= source_.size())
+      return Fail("expected ", quote, " at the end of a string, found the end of the template");
     BATON_ASSIGN_OR_RETURN(std::string text,
                            UnescapeString(std::string_view(source_).substr(position_ + 1, end - position_ - 1), line_));
     Add(TokenType::kString, text);

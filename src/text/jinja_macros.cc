@@ -38,13 +38,13 @@ Interpreter::Result Interpreter::CallMacro(const MacroDefinition& macro, const S
     return InvalidArgument("macros call each other deeper than the limit of ", runtime_.limits().macro_depth);
   }
   const auto inner = std::make_shared<Scope>(Scope{scope, {}});
-  BATON_RETURN_IF_ERROR(BindParameters(macro, inner, arguments));
-  BATON_RETURN_IF_ERROR(BindExtras(macro, inner, arguments));
   std::string text;
-  ++macro_depth_;
-  const absl::StatusOr<Flow> flow = Capture(macro.body, inner, text);
+  ++macro_depth_;  // the defaults of parameters may call macros too
+  absl::Status status = BindParameters(macro, inner, arguments);
+  if (status.ok()) status = BindExtras(macro, inner, arguments);
+  if (status.ok()) status = Capture(macro.body, inner, text).status();
   --macro_depth_;
-  BATON_RETURN_IF_ERROR(flow.status());
+  BATON_RETURN_IF_ERROR(status);
   return Value::String(std::move(text));
 }
 
@@ -59,8 +59,8 @@ absl::Status Interpreter::BindParameters(const MacroDefinition& macro, const Sco
       BATON_ASSIGN_OR_RETURN(Value value, Evaluate(*parameter.default_value, scope));
       scope->Set(parameter.name, std::move(value));
     } else {
-      scope->Set(parameter.name, Value::Undefined(Cat("the parameter '", parameter.name, "' of ", macro.name,
-                                                      " was not provided")));
+      scope->Set(parameter.name,
+                 Value::Undefined(Cat("the parameter '", parameter.name, "' of ", macro.name, " was not provided")));
     }
   }
   return absl::OkStatus();
@@ -68,7 +68,8 @@ absl::Status Interpreter::BindParameters(const MacroDefinition& macro, const Sco
 
 absl::Status Interpreter::BindExtras(const MacroDefinition& macro, const ScopePtr& scope, Arguments& arguments) {
   const size_t expected = macro.parameters.size();
-  const auto first = arguments.positional.begin() + static_cast<ptrdiff_t>(std::min(expected, arguments.positional.size()));
+  const auto first =
+      arguments.positional.begin() + static_cast<ptrdiff_t>(std::min(expected, arguments.positional.size()));
   if (macro.uses_caller && !HasParameter(macro, "caller")) {
     const std::optional<Value> caller = TakeNamed(arguments, "caller");
     scope->Set("caller", caller.has_value() ? *caller : Value::Undefined("no caller is defined"));

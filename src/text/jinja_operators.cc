@@ -89,7 +89,7 @@ absl::StatusOr<bool> Contains(Runtime& runtime, const Value& container, const Va
     if (item.is_undefined()) return UndefinedError(item);
     if (!item.is_string()) return InvalidArgument("expected a str before 'in', found ", item.TypeName());
     BATON_RETURN_IF_ERROR(runtime.ChargeBytes(container.string().size()));
-    return container.string().find(item.string()) != std::string::npos;
+    return FindText(container.string(), item.string()) != std::string::npos;
   }
   if (container.is_dict()) {
     if (!Dict::IsHashable(item)) {

@@ -202,7 +202,8 @@ absl::Status ExpressionParser::ParseArgument(CallArguments& arguments) {
       return tokens_.Fail("expected one * and then one ** argument at most");
     }
     BATON_ASSIGN_OR_RETURN((is_double ? arguments.double_star : arguments.star), ParseExpression());
-  } else if (tokens_.At(TokenType::kName) && tokens_.next().type == TokenType::kOperator && tokens_.next().text == "=") {
+  } else if (tokens_.At(TokenType::kName) && tokens_.next().type == TokenType::kOperator &&
+             tokens_.next().text == "=") {
     if (arguments.double_star != nullptr) return tokens_.Fail("expected nothing after a ** argument");
     const std::string name = tokens_.Take().text;
     tokens_.Take();

@@ -21,6 +21,7 @@ struct Limits {
   uint64_t steps = 10'000'000;     // evaluated nodes, touched items, and 16 bytes of text each count as one
   int evaluation_depth = 1000;     // nested statements and expressions, through macros
   int macro_depth = 100;           // macros that run inside each other
+  int filter_depth = 50;           // map of map of map…
   int value_depth = 100;           // lists in lists, or dicts in dicts
   int64_t range_items = 100'000;   // as in Jinja's sandbox
 };
@@ -62,6 +63,8 @@ class Runtime {
 
   // The line of the template that is being executed.
   int line = 1;
+  // Filters that run inside each other (map over map).
+  int filter_depth = 0;
   // The error is the template's own (raise_exception): its message is passed on as it is.
   bool raised = false;
 

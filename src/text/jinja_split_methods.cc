@@ -65,7 +65,7 @@ Parts SplitSpaceFromRight(std::string_view text, int64_t limit) {
 Parts SplitBy(std::string_view text, std::string_view separator, int64_t limit) {
   Parts parts;
   while (limit-- != 0) {
-    const size_t found = text.find(separator);
+    const size_t found = FindText(text, separator);
     if (found == text.npos) break;
     parts.push_back(text.substr(0, found));
     text.remove_prefix(found + separator.size());
@@ -93,6 +93,11 @@ absl::Status CheckSeparator(const Value& separator) {
   return separator.string().empty() ? InvalidArgument("split expects a separator that is not empty") : absl::OkStatus();
 }
 
+// A backward search compares the whole separator at each place.
+absl::Status ChargeBackwardSearch(Runtime& runtime, std::string_view text, std::string_view separator) {
+  return runtime.Charge((1 + text.size() / 16) * (1 + separator.size() / 16));
+}
+
 template <bool from_right>
 Result Split(Runtime& runtime, Values& a) {
   const std::string& text = a[0].string();
@@ -100,13 +105,17 @@ Result Split(Runtime& runtime, Values& a) {
   const int64_t limit = a[2].integer() < 0 ? -1 : a[2].integer();
   BATON_RETURN_IF_ERROR(runtime.ChargeBytes(text.size()));
   if (a[1].is_none()) {
-    if (from_right) BATON_RETURN_IF_ERROR(runtime.Charge(text.size()));
+    if (from_right && limit >= 0) {  // each part walks the text again
+      const uint64_t parts = std::min<uint64_t>(static_cast<uint64_t>(limit), text.size() / 2) + 1;
+      BATON_RETURN_IF_ERROR(runtime.Charge(parts * (1 + text.size() / 16)));
+    }
     // Without a limit the direction makes no difference, and from the left it takes one pass.
     return ToList(runtime, from_right && limit >= 0 ? SplitSpaceFromRight(text, limit) : SplitSpace(text, limit));
   }
   BATON_RETURN_IF_ERROR(CheckSeparator(a[1]));
-  return ToList(runtime, from_right ? SplitByFromRight(text, a[1].string(), limit)
-                                    : SplitBy(text, a[1].string(), limit));
+  if (from_right) BATON_RETURN_IF_ERROR(ChargeBackwardSearch(runtime, text, a[1].string()));
+  return ToList(runtime,
+                from_right ? SplitByFromRight(text, a[1].string(), limit) : SplitBy(text, a[1].string(), limit));
 }
 
 Result Lines(Runtime& runtime, Values& a) {
@@ -120,14 +129,15 @@ Result Partition(Runtime& runtime, Values& a) {
   BATON_RETURN_IF_ERROR(CheckSeparator(a[1]));
   const std::string& text = a[0].string();
   const std::string& separator = a[1].string();
-  const size_t found = from_right ? text.rfind(separator) : text.find(separator);
+  if (from_right) BATON_RETURN_IF_ERROR(ChargeBackwardSearch(runtime, text, separator));
+  const size_t found = from_right ? text.rfind(separator) : FindText(text, separator);
   if (found == text.npos) {
     const Value whole = a[0];
     const Value empty = Value::String("");
     return from_right ? Value::Tuple({empty, empty, whole}) : Value::Tuple({whole, empty, empty});
   }
-  return Value::Tuple({Value::String(text.substr(0, found)), a[1],
-                       Value::String(text.substr(found + separator.size()))});
+  return Value::Tuple(
+      {Value::String(text.substr(0, found)), a[1], Value::String(text.substr(found + separator.size()))});
 }
 
 constexpr std::array kMethods = {

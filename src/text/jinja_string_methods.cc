@@ -52,7 +52,7 @@ std::string SwapCase(std::string_view text) {
 
 // The part text[start:end] that searches look at, in bytes; nothing where `start` is past the end.
 absl::StatusOr<std::optional<std::pair<size_t, size_t>>> SearchRange(Runtime& runtime, const std::string& text,
-                                                                    const Value& start, const Value& end) {
+                                                                     const Value& start, const Value& end) {
   BATON_RETURN_IF_ERROR(runtime.ChargeBytes(text.size()));
   if (start.is_none() && end.is_none()) return std::pair<size_t, size_t>(0, text.size());
   for (const Value& value : {start, end}) {
@@ -96,7 +96,8 @@ absl::StatusOr<int64_t> Search(Runtime& runtime, Values& a, bool from_end) {
   BATON_ASSIGN_OR_RETURN(const auto range, SearchRange(runtime, a[0].string(), a[2], a[3]));
   if (!range.has_value()) return -1;
   const std::string_view part = std::string_view(a[0].string()).substr(range->first, range->second - range->first);
-  const size_t found = from_end ? part.rfind(a[1].string()) : part.find(a[1].string());
+  if (from_end) BATON_RETURN_IF_ERROR(runtime.Charge((1 + part.size() / 16) * (1 + a[1].string().size() / 16)));
+  const size_t found = from_end ? part.rfind(a[1].string()) : FindText(part, a[1].string());
   if (found == part.npos) return -1;
   return static_cast<int64_t>(CountCodePoints(std::string_view(a[0].string()).substr(0, range->first + found)));
 }
@@ -116,7 +117,7 @@ Result CountParts(Runtime& runtime, Values& a) {
   const std::string& wanted = a[1].string();
   if (wanted.empty()) return Value::Integer(static_cast<int64_t>(CountCodePoints(part)) + 1);
   int64_t count = 0;
-  for (size_t i = part.find(wanted); i != part.npos; i = part.find(wanted, i + wanted.size())) ++count;
+  for (size_t i = FindText(part, wanted); i != part.npos; i = FindText(part, wanted, i + wanted.size())) ++count;
   return Value::Integer(count);
 }
 
@@ -149,7 +150,7 @@ Result Replace(Runtime& runtime, Values& a) {
     size_t parts = most;
     if (!from.empty()) {
       parts = 0;
-      for (size_t i = text.find(from); i != text.npos; i = text.find(from, i + from.size())) ++parts;
+      for (size_t i = FindText(text, from); i != text.npos; i = FindText(text, from, i + from.size())) ++parts;
     }
     if (count >= 0) parts = std::min(parts, static_cast<size_t>(count));
     size_t growth = 0;
@@ -159,7 +160,7 @@ Result Replace(Runtime& runtime, Values& a) {
   if (from.empty()) return Value::String(Interleave(text, to, count));
   std::string out;
   size_t start = 0;
-  for (size_t i = text.find(from); i != text.npos && count != 0; i = text.find(from, start), --count) {
+  for (size_t i = FindText(text, from); i != text.npos && count != 0; i = FindText(text, from, start), --count) {
     out.append(text, start, i - start);
     out += to;
     start = i + from.size();
@@ -224,12 +225,13 @@ Result All(Runtime& runtime, Values& a) {
 bool IsAlphanumeric(char32_t c) { return IsAlpha(c) || IsNumeric(c); }
 bool IsAscii(char32_t c) { return c < 0x80; }
 
-Result IsAsciiText(Runtime& runtime, Values& a) { return a[0].string().empty() ? Value::Bool(true) : All<IsAscii>(runtime, a); }
+Result IsAsciiText(Runtime& runtime, Values& a) {
+  return a[0].string().empty() ? Value::Bool(true) : All<IsAscii>(runtime, a);
+}
 
 template <bool wants_upper>
 Result HasCase(Runtime& runtime, Values& a) {
-  BATON_ASSIGN_OR_RETURN(const bool result,
-                         CallTest(runtime, wants_upper ? "upper" : "lower", a[0], Arguments()));
+  BATON_ASSIGN_OR_RETURN(const bool result, CallTest(runtime, wants_upper ? "upper" : "lower", a[0], Arguments()));
   return Value::Bool(result);
 }
 

@@ -1,8 +1,10 @@
 #include "text/jinja_text.h"
 
 #include <locale.h>
+#include <string.h>
 #include <wctype.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <memory>
@@ -66,7 +68,7 @@ class CharacterClass {
     std::string text;
     AppendCodePoint(text, code_point);
     const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> match(pcre2_match_data_create(1, nullptr),
-                                                                                   &pcre2_match_data_free);
+                                                                                    &pcre2_match_data_free);
     return pcre2_match(code_, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0, 0, match.get(), nullptr) > 0;
   }
 
@@ -190,10 +192,11 @@ bool IsDecimal(char32_t c) {
 
 bool IsDigit(char32_t c) {
   // Superscripts, subscripts and circled digits are digits without being decimals.
-  static const CharacterClass others("[\\x{B2}\\x{B3}\\x{B9}\\x{2070}\\x{2074}-\\x{2079}\\x{2080}-\\x{2089}"
-                                     "\\x{2460}-\\x{2468}\\x{2474}-\\x{247C}\\x{2488}-\\x{2490}\\x{24EA}"
-                                     "\\x{24F5}-\\x{24FD}\\x{24FF}\\x{2776}-\\x{277E}\\x{2780}-\\x{2788}"
-                                     "\\x{278A}-\\x{2792}]");
+  static const CharacterClass others(
+      "[\\x{B2}\\x{B3}\\x{B9}\\x{2070}\\x{2074}-\\x{2079}\\x{2080}-\\x{2089}"
+      "\\x{2460}-\\x{2468}\\x{2474}-\\x{247C}\\x{2488}-\\x{2490}\\x{24EA}"
+      "\\x{24F5}-\\x{24FD}\\x{24FF}\\x{2776}-\\x{277E}\\x{2780}-\\x{2788}"
+      "\\x{278A}-\\x{2792}]");
   return IsDecimal(c) || (c >= 0x80 && others.Contains(c));
 }
 
@@ -242,8 +245,15 @@ std::string_view StripIf(std::string_view text, bool left, bool right, Drop drop
 std::string_view Strip(std::string_view text, bool left, bool right) { return StripIf(text, left, right, IsSpace); }
 
 std::string_view StripAny(std::string_view text, std::string_view characters, bool left, bool right) {
-  const std::u32string set = ToCodePoints(characters);
-  return StripIf(text, left, right, [&](char32_t c) { return set.find(c) != std::u32string::npos; });
+  std::u32string set = ToCodePoints(characters);
+  std::sort(set.begin(), set.end());
+  return StripIf(text, left, right, [&](char32_t c) { return std::binary_search(set.begin(), set.end(), c); });
+}
+
+size_t FindText(std::string_view text, std::string_view wanted, size_t from) {
+  if (from > text.size()) return text.npos;
+  const void* found = memmem(text.data() + from, text.size() - from, wanted.data(), wanted.size());
+  return found == nullptr ? text.npos : static_cast<size_t>(static_cast<const char*>(found) - text.data());
 }
 
 std::string ToUpper(std::string_view text) {

@@ -33,9 +33,12 @@ std::string_view Strip(std::string_view text, bool left = true, bool right = tru
 // Without any of the characters of `characters` at the asked ends.
 std::string_view StripAny(std::string_view text, std::string_view characters, bool left = true, bool right = true);
 
+// text.find(wanted, from), in linear time.
+size_t FindText(std::string_view text, std::string_view wanted, size_t from = 0);
+
 std::string ToUpper(std::string_view text);
 std::string ToLower(std::string_view text);
-std::string ToTitle(std::string_view text);       // str.title()
+std::string ToTitle(std::string_view text);        // str.title()
 std::string ToCapitalized(std::string_view text);  // str.capitalize()
 
 // str.splitlines().

@@ -152,7 +152,8 @@ Result Truncate(Runtime& runtime, Values& a) {
   BATON_ASSIGN_OR_RETURN(const int64_t length, IntegerOf(a[1], "truncate"));
   BATON_ASSIGN_OR_RETURN(const int64_t leeway, IntegerOf(a[4].is_none() ? Value::Integer(5) : a[4], "truncate"));
   const std::string end = a[3].is_undefined() ? "..." : a[3].is_string() ? a[3].string() : "";
-  if (!a[3].is_undefined() && !a[3].is_string()) return InvalidArgument("truncate expects str, found ", a[3].TypeName());
+  if (!a[3].is_undefined() && !a[3].is_string())
+    return InvalidArgument("truncate expects str, found ", a[3].TypeName());
   const auto end_length = static_cast<int64_t>(CountCodePoints(end));
   if (length < end_length) return InvalidArgument("truncate expects a length of at least ", end_length);
   if (leeway < 0) return InvalidArgument("truncate expects a leeway that is not negative");

@@ -119,8 +119,8 @@ bool Value::IsSameObject(const Value& other) const {
 std::string Value::UndefinedMessage() const { return object_ == nullptr ? "the value is undefined" : string(); }
 
 std::string_view Value::TypeName() const {
-  constexpr std::string_view kNames[] = {"Undefined", "NoneType", "bool",       "int",  "float",     "str",
-                                         "list",      "tuple",    "range",      "dict view", "dict", "generator",
+  constexpr std::string_view kNames[] = {"Undefined", "NoneType",  "bool",        "int",       "float", "str",
+                                         "list",      "tuple",     "range",       "dict view", "dict",  "generator",
                                          "function",  "Namespace", "LoopContext", "Cycler"};
   return kNames[static_cast<size_t>(kind_)];
 }

@@ -32,13 +32,13 @@ enum class Kind : uint8_t {
   kString,
   kList,
   kTuple,
-  kRange,       // range(...)
-  kDictView,    // what .keys(), .values() and .items() return
+  kRange,     // range(...)
+  kDictView,  // what .keys(), .values() and .items() return
   kDict,
-  kGenerator,   // what lazy filters return: true, without a length, read once
+  kGenerator,  // what lazy filters return: true, without a length, read once
   kCallable,
   kNamespace,
-  kLoop,        // the `loop` of a for
+  kLoop,  // the `loop` of a for
   kCycler,
 };
 
@@ -66,7 +66,7 @@ class Value {
   static Value Tuple(std::vector<Value> items);
   static Value Range(std::vector<Value> items, std::string label);     // label: how it prints
   static Value DictView(std::vector<Value> items, std::string label);  // label: "dict_keys" and so on
-  static Value Group(Value grouper, Value list);  // a pair with these names, as groupby makes it
+  static Value Group(Value grouper, Value list);                       // a pair with these names, as groupby makes it
   static Value FromDict(Dict dict);
   static Value FromGenerator(Generator generator);
   static Value FromCallable(Callable callable, int depth = 1);

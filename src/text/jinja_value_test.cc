@@ -32,8 +32,7 @@ TEST(JinjaValue, DictsKeepTheirOrderAndReplaceEqualKeys) {
 TEST(JinjaValue, PrintsAsPythonDoes) {
   Runtime runtime(Limits(), {});
   const Value value = Json(R"([1, 1.0, 1e22, 1e-5, null, true, "it's", "\u200b\n", {"a": []}, 0.1])");
-  EXPECT_EQ(*ToText(runtime, value),
-            R"([1, 1.0, 1e+22, 1e-05, None, True, "it's", '\u200b\n', {'a': []}, 0.1])");
+  EXPECT_EQ(*ToText(runtime, value), R"([1, 1.0, 1e+22, 1e-05, None, True, "it's", '\u200b\n', {'a': []}, 0.1])");
   EXPECT_EQ(*ToText(runtime, Value()), "");
 }
 

@@ -19,7 +19,8 @@ constexpr std::string_view kMessages = R"([
 constexpr std::string_view kTools = R"([{"type": "function", "function": {"name": "add", "description": "Adds.",
   "parameters": {"type": "object", "properties": {"a": {"type": "number"}, "b": {"type": ["number", "null"],
   "enum": [1, null]}}, "required": ["a"]}}}])";
-constexpr std::string_view kArguments = R"({"xs": [3, 1, 2], "s": "Hello, World", "n": -7, "f": 2.5, "d": {"k": [1, {}]},
+constexpr std::string_view kArguments =
+    R"({"xs": [3, 1, 2], "s": "Hello, World", "n": -7, "f": 2.5, "d": {"k": [1, {}]},
   "words": ["b", "A"], "enable_thinking": false})";
 
 }  // namespace
