@@ -158,7 +158,21 @@ absl::Status Worker::Admit(SequenceId sequence, Request request, SequenceKind ki
   if (scheduler_->Counts().waiting >= options_.max_waiting) {
     return ResourceExhausted(options_.process, ": ", options_.max_waiting, " sequences wait already");
   }
+  BATON_RETURN_IF_ERROR(CheckTokens(request));
   return scheduler_->Add(sequence, std::move(request), kind);
+}
+
+// The front end has checked what clients sent; this keeps a strange message from reaching the engine.
+absl::Status Worker::CheckTokens(const Request& request) const {
+  const int32_t vocabulary = engine_.info().vocabulary;
+  const auto outside = [&](TokenId token) { return token < 0 || token >= vocabulary; };
+  const bool bad_bias = std::any_of(request.sampling.logit_bias.begin(), request.sampling.logit_bias.end(),
+                                    [&](const auto& entry) { return outside(entry.first); });
+  if (std::any_of(request.prompt.begin(), request.prompt.end(), outside) ||
+      std::any_of(request.generated.begin(), request.generated.end(), outside) || bad_bias) {
+    return InvalidArgument("request ", request.id, ": a token outside the vocabulary of ", vocabulary);
+  }
+  return absl::OkStatus();
 }
 
 void Worker::OnGenerate(const std::shared_ptr<Session>& session, const proto::Generate& generate) {
@@ -175,7 +189,8 @@ void Worker::OnGenerate(const std::shared_ptr<Session>& session, const proto::Ge
   stream.waterfall.prefill_worker = options_.id.value;
   streams_.Add(sequence, std::move(stream));
   checked_when_idle_ = false;
-  if (generate.has_prefill() && generate.prefill().worker() != options_.id.value) {
+  const absl::Status checked = CheckTokens(*request);
+  if (checked.ok() && generate.has_prefill() && generate.prefill().worker() != options_.id.value) {
     return decode_->Start(sequence, *std::move(request), generate.prefill());
   }
   if (const absl::Status status = Admit(sequence, *std::move(request), SequenceKind::kLocal); !status.ok()) {

@@ -73,6 +73,7 @@ class Worker {
   void OnPrefill(const std::shared_ptr<Session>& session, const proto::Prefill& prefill);
   void CancelSequence(SequenceId sequence, FinishReason finish, const absl::Status& why);
   absl::Status Admit(SequenceId sequence, Request request, SequenceKind kind);
+  absl::Status CheckTokens(const Request& request) const;
   void ExpireDeadlines();
 
   absl::StatusOr<bool> Step();  // false: there was nothing to do
