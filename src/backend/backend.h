@@ -45,6 +45,7 @@ struct ModelShape {
   float rms_norm_epsilon = 1e-5f;
   bool rope_interleaved = false;                // pairs (2i, 2i+1) instead of (i, i + head_dim / 2): GGUF's Llama rows
   std::vector<float> rope_inverse_frequencies;  // [head_dim / 2], any scaling already applied
+  std::vector<TokenId> end_tokens;              // masked by min_tokens
 };
 
 struct StepLimits {
@@ -97,18 +98,19 @@ class Backend {
   // ---- one step ----
   // Takes the batch's tokens, positions and block tables; every call until EndStep is about them.
   virtual absl::Status BeginStep(const Batch& batch) = 0;
-  virtual absl::Status Embed(const LinearWeight& table) = 0;                  // tokens → kResidual; clears kDelta
+  virtual absl::Status Embed(const LinearWeight& table) = 0;                  // tokens → kResidual
   virtual absl::Status Norm(const VectorWeight& weight, bool add_delta) = 0;  // kResidual (+= kDelta) → kNormed
   virtual absl::Status Linear(const LinearWeight& weight, Slot input, Slot output) = 0;
   virtual absl::Status RotateAndAppend(int32_t layer) = 0;  // kQkv: RoPE; K and V → the cache
   virtual absl::Status Attention(int32_t layer) = 0;        // Q of kQkv, the cache → kAttention
   virtual absl::Status SwiGlu() = 0;                        // kGateUp → kActivated
   virtual absl::Status AllReduce(Slot slot) = 0;            // over tensor-parallel ranks
-  virtual absl::Status Logits(const VectorWeight& norm,
-                              const LinearWeight& head) = 0;  // rows that are asked for → kLogits
+  // Norm and head over kResidual + kDelta, of the rows that are asked for only. Rows to sample → kLogits; rows whose
+  // prompt log-probability is asked for are scored at once, a few at a time, since there may be many.
+  virtual absl::Status Logits(const VectorWeight& norm, const LinearWeight& head) = 0;
   // An opaque event that passes when everything enqueued so far is done; null on synchronous backends.
   virtual absl::StatusOr<void*> RecordEvent() = 0;
-  // Samples where asked and waits for the results.
+  // Samples where asked (see sampler.h for the rules) and waits for the results.
   virtual absl::StatusOr<StepOutput> EndStep() = 0;
 
   virtual absl::Status CopyBlock(BlockId from, BlockId to) = 0;
@@ -120,5 +122,13 @@ struct CpuOptions {
   std::string instruction_set;
 };
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const CpuOptions& options);
+
+// One Hopper GPU (backend/cuda/). Defined only where the build found nvcc: see BATON_HAVE_CUDA.
+struct CudaOptions {
+  int32_t device = 0;             // index among the visible ones
+  bool graphs = true;             // decode steps as CUDA graphs
+  int64_t prefetch_bytes = 16 << 20;  // of the next weights, that small kernels bring to the L2 cache
+};
+absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const CudaOptions& options);
 
 }  // namespace baton
