@@ -32,6 +32,9 @@ struct TokenizerData {
     bool digits_individually = false;  // instead of a pattern: every digit (Unicode N) is a piece of its own
   };
   std::vector<Split> pre_tokenizer;
+  // Instead of the steps above, GGUF names a preset ("llama-bpe", "smollm", "qwen2"; "default" when it does not say).
+  // `text` turns it into steps and the two flags below; empty when the steps are given.
+  std::string pre_tokenizer_preset;
   bool ignore_merges = false;  // a piece that is a whole token is taken without merging (Llama 3)
   bool normalize_nfc = false;  // Qwen 2
   bool add_prefix_space = false;

@@ -1,0 +1,472 @@
+// The Backend on the CPU: synchronous, each operation spread over the threads of one pool. How work is divided never
+// changes an element's order of operations, so results do not depend on the batch, the chunk or the threads.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cpu/arena.h"
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/multiplier.h"
+#include "backend/cpu/packed_weight.h"
+#include "backend/cpu/thread_pool.h"
+#include "backend/sampler.h"
+#include "device/host_memory.h"
+
+namespace baton {
+namespace cpu {
+namespace {
+
+constexpr int kMaxThreads = 64;
+constexpr int kNumSlots = 8;
+constexpr int kQueryRows = 24;  // queries × heads that share a tile of K and V in the cache of a core
+constexpr int kScoreRows = 16;  // prompt positions whose logits exist at one time
+constexpr int kDefaultBlockSize = 32;
+
+struct CpuVector : VectorWeight {
+  std::vector<float> values;
+};
+
+struct Activation {
+  float* data = nullptr;
+  int64_t width = 0;
+  int64_t stride = 0;  // floats from a row to the next
+  float* Row(int64_t row) const { return data + row * stride; }
+};
+
+// Consecutive queries of one batch item that attention takes together.
+struct QueryTile {
+  int32_t item;
+  int32_t first_row;  // of the batch
+  int32_t first_position;
+  int32_t count;
+};
+
+class CpuBackend : public Backend {
+ public:
+  CpuBackend(const Kernels& kernels, int threads) : kernels_(kernels), pool_(threads), multiplier_(kernels, pool_) {
+    info_.name = "cpu";
+    info_.instruction_set = kernels.name;
+    info_.device = Cat(threads, threads == 1 ? " thread, " : " threads, ", kernels.name);
+    info_.default_block_size = kDefaultBlockSize;
+    info_.default_kv_dtype = DType::kF16;
+    sampler_scratch_.resize(threads);
+  }
+
+  const BackendInfo& info() const override { return info_; }
+  absl::StatusOr<std::unique_ptr<LinearWeight>> PrepareLinear(std::span<const LinearSource> sources) override;
+  absl::StatusOr<std::unique_ptr<VectorWeight>> PrepareVector(const TensorView& source) override;
+  absl::Status Start(const ModelShape& shape, const KvLayout& kv, int32_t num_blocks,
+                     const StepLimits& limits) override;
+  KvMemory kv_memory() override { return {kv_memory_.data(), kv_memory_.bytes(), kv_memory_.fd()}; }
+
+  absl::Status BeginStep(const Batch& batch) override;
+  absl::Status Embed(const LinearWeight& table) override;
+  absl::Status Norm(const VectorWeight& weight, bool add_delta) override;
+  absl::Status Linear(const LinearWeight& weight, Slot input, Slot output) override;
+  absl::Status RotateAndAppend(int32_t layer) override;
+  absl::Status Attention(int32_t layer) override;
+  absl::Status SwiGlu() override;
+  absl::Status AllReduce(Slot) override { return absl::OkStatus(); }  // one rank
+  absl::Status Logits(const VectorWeight& norm, const LinearWeight& head) override;
+  absl::StatusOr<void*> RecordEvent() override { return nullptr; }
+  absl::StatusOr<StepOutput> EndStep() override;
+  absl::Status CopyBlock(BlockId from, BlockId to) override;
+
+ private:
+  struct ScoredRow {
+    int32_t item;
+    int32_t row;       // of the batch
+    int32_t position;  // its token is tokens[position + 1]
+  };
+
+  Activation& At(Slot slot) { return slots_[static_cast<int>(slot)]; }
+  absl::Status CheckShape(const ModelShape& shape, const KvLayout& kv, int32_t num_blocks) const;
+  void AddQueryTiles(int32_t item, int32_t first_row);
+  void ComputeAngles();
+  uint8_t* Plane(int32_t kv_head, int32_t layer, int32_t v) {
+    return kv_memory_.data() + kv_.PlaneOffset(kv_head, layer, v);
+  }
+  void AppendRow(int32_t layer, int64_t row);
+  void HeadRows(const VectorWeight& norm, const LinearWeight& head, std::span<const int32_t> rows);
+  absl::Status ScoreRows(std::span<const ScoredRow> scored);
+  // One call for each of [0, rows), spread over the threads when there are many.
+  template <typename Function>
+  void ForRows(int64_t rows, int64_t rows_inline, Function function);
+
+  const Kernels& kernels_;
+  BackendInfo info_;
+  ThreadPool pool_;
+  Multiplier multiplier_;
+  Arena arena_;
+  ModelShape shape_;
+  KvLayout kv_;
+  int32_t num_blocks_ = 0;
+  StepLimits limits_;
+  HostMemory kv_memory_;
+  Activation slots_[kNumSlots];
+  std::vector<float*> attention_scratch_;        // [threads]
+  std::vector<SamplerScratch> sampler_scratch_;  // [threads]
+
+  // ---- of the current step ----
+  const Batch* batch_ = nullptr;
+  int64_t tokens_ = 0;
+  std::vector<int32_t> item_of_row_;
+  std::vector<int32_t> position_of_row_;
+  std::vector<float> cosines_;  // [tokens][head_dim / 2]
+  std::vector<float> sines_;
+  std::vector<QueryTile> query_tiles_;
+  int64_t attention_tiles_ = 0;        // of keys, over all queries: how much work attention is
+  std::vector<int32_t> sampled_rows_;  // of the batch
+  std::vector<int32_t> sampled_items_;
+  std::vector<ScoredRow> scored_rows_;
+  std::vector<float> head_input_;  // [rows][hidden]
+  StepOutput output_;
+};
+
+absl::StatusOr<std::unique_ptr<LinearWeight>> CpuBackend::PrepareLinear(std::span<const LinearSource> sources) {
+  return PackedWeight::Pack(sources, arena_, pool_);
+}
+
+absl::StatusOr<std::unique_ptr<VectorWeight>> CpuBackend::PrepareVector(const TensorView& source) {
+  auto vector = std::make_unique<CpuVector>();
+  BATON_ASSIGN_OR_RETURN(vector->values, ReadVector(source));
+  return vector;
+}
+
+absl::Status CpuBackend::CheckShape(const ModelShape& shape, const KvLayout& kv, int32_t num_blocks) const {
+  if (shape.head_dim <= 0 || shape.head_dim % 8 != 0) {
+    return Unimplemented("the CPU backend needs a head size that is a multiple of 8, found ", shape.head_dim);
+  }
+  if (shape.num_kv_heads <= 0 || shape.num_heads % shape.num_kv_heads != 0) {
+    return InvalidArgument("expected query heads in groups for each KV head, found ", shape.num_heads, " and ",
+                           shape.num_kv_heads);
+  }
+  if (static_cast<int32_t>(shape.rope_inverse_frequencies.size()) != shape.head_dim / 2) {
+    return InvalidArgument("expected ", shape.head_dim / 2, " rotary frequencies, found ",
+                           shape.rope_inverse_frequencies.size());
+  }
+  if (kv.dtype != DType::kF16 && kv.dtype != DType::kF32) {
+    return Unimplemented("the CPU backend keeps the KV cache in F16 or F32, not in ", TraitsOf(kv.dtype).name);
+  }
+  if (kv.num_kv_heads != shape.num_kv_heads || kv.num_layers != shape.num_layers || kv.head_dim != shape.head_dim ||
+      kv.block_size <= 0 || num_blocks <= 0) {
+    return InvalidArgument("the KV cache's layout does not fit the model: ", kv.num_kv_heads, " heads, ", kv.num_layers,
+                           " layers, head size ", kv.head_dim, ", ", num_blocks, " blocks of ", kv.block_size,
+                           " tokens");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::Start(const ModelShape& shape, const KvLayout& kv, int32_t num_blocks,
+                               const StepLimits& limits) {
+  BATON_RETURN_IF_ERROR(CheckShape(shape, kv, num_blocks));
+  shape_ = shape;
+  kv_ = kv;
+  num_blocks_ = num_blocks;
+  limits_ = limits;
+  BATON_ASSIGN_OR_RETURN(kv_memory_, HostMemory::Create("baton-kv", num_blocks * kv.block_bytes()));
+  const int64_t attention = int64_t{shape.num_heads} * shape.head_dim;
+  const int64_t widths[kNumSlots] = {shape.hidden_size,
+                                     shape.hidden_size,
+                                     attention + 2 * int64_t{shape.num_kv_heads} * shape.head_dim,
+                                     attention,
+                                     shape.hidden_size,
+                                     2 * int64_t{shape.intermediate_size},
+                                     shape.intermediate_size,
+                                     shape.vocabulary};
+  for (int slot = 0; slot < kNumSlots; ++slot) {
+    const int64_t stride = (widths[slot] + 15) / 16 * 16;
+    const int64_t rows = slot == static_cast<int>(Slot::kLogits) ? std::max<int64_t>(limits.max_sequences, kScoreRows)
+                                                                 : limits.max_batch_tokens;
+    BATON_ASSIGN_OR_RETURN(uint8_t * data, arena_.Allocate(rows * stride * static_cast<int64_t>(sizeof(float))));
+    slots_[slot] = {reinterpret_cast<float*>(data), widths[slot], stride};
+  }
+  const int64_t group = shape.num_heads / shape.num_kv_heads;
+  const int64_t floats = AttentionScratchFloats(std::max<int64_t>(kQueryRows / group, 1), group, shape.head_dim);
+  for (int thread = 0; thread < pool_.threads(); ++thread) {
+    BATON_ASSIGN_OR_RETURN(uint8_t * data, arena_.Allocate(floats * static_cast<int64_t>(sizeof(float))));
+    attention_scratch_.push_back(reinterpret_cast<float*>(data));
+  }
+  return absl::OkStatus();
+}
+
+template <typename Function>
+void CpuBackend::ForRows(int64_t rows, int64_t rows_inline, Function function) {
+  if (rows <= rows_inline) {
+    for (int64_t row = 0; row < rows; ++row) function(row, 0);
+    return;
+  }
+  const int64_t together = std::max<int64_t>(1, rows / (pool_.threads() * 8));
+  pool_.ParallelFor((rows + together - 1) / together, [&](int64_t unit, int thread) {
+    for (int64_t row = unit * together; row < std::min(rows, (unit + 1) * together); ++row) function(row, thread);
+  });
+}
+
+// ---- a step ----
+
+void CpuBackend::AddQueryTiles(int32_t item, int32_t first_row) {
+  const BatchItem& source = batch_->items[item];
+  const int32_t together = std::max(kQueryRows / (shape_.num_heads / shape_.num_kv_heads), 1);
+  for (int32_t i = 0; i < source.count; i += together) {
+    const int32_t count = std::min(together, source.count - i);
+    query_tiles_.push_back({item, first_row + i, source.start + i, count});
+    attention_tiles_ += count * ((source.start + i + count + kAttentionTile - 1) / kAttentionTile);
+  }
+}
+
+void CpuBackend::ComputeAngles() {
+  const int64_t half = shape_.head_dim / 2;
+  cosines_.resize(tokens_ * half);
+  sines_.resize(tokens_ * half);
+  ForRows(tokens_, 1, [&](int64_t row, int) {
+    for (int64_t i = 0; i < half; ++i) {
+      const double angle = double{shape_.rope_inverse_frequencies[i]} * position_of_row_[row];
+      cosines_[row * half + i] = static_cast<float>(std::cos(angle));
+      sines_[row * half + i] = static_cast<float>(std::sin(angle));
+    }
+  });
+}
+
+absl::Status CpuBackend::BeginStep(const Batch& batch) {
+  batch_ = &batch;
+  tokens_ = batch.num_tokens();
+  if (tokens_ > limits_.max_batch_tokens) {
+    return Internal("a step of ", tokens_, " tokens: expected at most ", limits_.max_batch_tokens);
+  }
+  item_of_row_.clear();
+  position_of_row_.clear();
+  query_tiles_.clear();
+  sampled_rows_.clear();
+  sampled_items_.clear();
+  scored_rows_.clear();
+  attention_tiles_ = 0;
+  output_ = StepOutput();
+  output_.items.resize(batch.items.size());
+  for (int32_t index = 0; index < static_cast<int32_t>(batch.items.size()); ++index) {
+    const BatchItem& item = batch.items[index];
+    const int32_t first_row = static_cast<int32_t>(item_of_row_.size());
+    AddQueryTiles(index, first_row);
+    for (int32_t i = 0; i < item.count; ++i) {
+      item_of_row_.push_back(index);
+      position_of_row_.push_back(item.start + i);
+      if (item.prompt_logprobs && item.start + i + 1 < item.prompt_length) {
+        scored_rows_.push_back({index, first_row + i, item.start + i});
+      }
+    }
+    if (item.sample) {
+      sampled_rows_.push_back(first_row + item.count - 1);
+      sampled_items_.push_back(index);
+    }
+  }
+  // The longest first, so that no thread begins one when the others end.
+  std::ranges::sort(query_tiles_, std::greater(),
+                    [](const QueryTile& tile) { return int64_t{tile.count} * (tile.first_position + tile.count); });
+  ComputeAngles();
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::Embed(const LinearWeight& table) {
+  const auto& weight = static_cast<const PackedWeight&>(table);
+  Activation& residual = At(Slot::kResidual);
+  if (weight.columns() != residual.width) return Internal("the embedding's width is not the model's hidden size");
+  ForRows(tokens_, 4, [&](int64_t row, int) {
+    const BatchItem& item = batch_->items[item_of_row_[row]];
+    weight.DequantizeRow(item.tokens[position_of_row_[row]], residual.Row(row));
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::Norm(const VectorWeight& weight, bool add_delta) {
+  const float* values = static_cast<const CpuVector&>(weight).values.data();
+  ForRows(tokens_, 4, [&](int64_t row, int) {
+    kernels_.norm({At(Slot::kResidual).Row(row), add_delta ? At(Slot::kDelta).Row(row) : nullptr, values,
+                   shape_.hidden_size, shape_.rms_norm_epsilon, At(Slot::kNormed).Row(row)});
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::Linear(const LinearWeight& weight, Slot input, Slot output) {
+  const auto& packed = static_cast<const PackedWeight&>(weight);
+  const Activation& x = At(input);
+  const Activation& out = At(output);
+  if (packed.columns() != x.width || packed.rows() != out.width) {
+    return Internal("a linear weight of ", packed.rows(), " × ", packed.columns(), " between activations of ", x.width,
+                    " and ", out.width);
+  }
+  multiplier_.Multiply(packed, x.data, x.stride, tokens_, out.data, out.stride);
+  return absl::OkStatus();
+}
+
+void CpuBackend::AppendRow(int32_t layer, int64_t row) {
+  const int64_t half = shape_.head_dim / 2;
+  const BatchItem& item = batch_->items[item_of_row_[row]];
+  const int32_t position = position_of_row_[row];
+  float* q = At(Slot::kQkv).Row(row);
+  float* k = q + int64_t{shape_.num_heads} * shape_.head_dim;
+  float* v = k + int64_t{shape_.num_kv_heads} * shape_.head_dim;
+  kernels_.rotate(q, shape_.num_heads + shape_.num_kv_heads, shape_.head_dim, cosines_.data() + row * half,
+                  sines_.data() + row * half, shape_.rope_interleaved);
+  const int64_t offset =
+      item.block_table[position / kv_.block_size] * kv_.block_bytes() + position % kv_.block_size * kv_.row_bytes();
+  for (int32_t head = 0; head < shape_.num_kv_heads; ++head) {
+    uint8_t* rows[2] = {Plane(head, layer, 0) + offset, Plane(head, layer, 1) + offset};
+    const float* sources[2] = {k + head * shape_.head_dim, v + head * shape_.head_dim};
+    for (int i = 0; i < 2; ++i) {
+      if (kv_.dtype == DType::kF16) {
+        kernels_.store_half(sources[i], shape_.head_dim, reinterpret_cast<uint16_t*>(rows[i]));
+      } else {
+        std::memcpy(rows[i], sources[i], kv_.row_bytes());
+      }
+    }
+  }
+}
+
+absl::Status CpuBackend::RotateAndAppend(int32_t layer) {
+  ForRows(tokens_, 4, [&](int64_t row, int) { AppendRow(layer, row); });
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::Attention(int32_t layer) {
+  const int32_t kv_heads = shape_.num_kv_heads;
+  const int32_t group = shape_.num_heads / kv_heads;
+  auto attend = [&](int64_t unit, int thread) {
+    const QueryTile& tile = query_tiles_[unit / kv_heads];
+    const int32_t head = static_cast<int32_t>(unit % kv_heads);
+    AttentionArgs args;
+    args.q = At(Slot::kQkv).Row(tile.first_row) + int64_t{head} * group * shape_.head_dim;
+    args.out = At(Slot::kAttention).Row(tile.first_row) + int64_t{head} * group * shape_.head_dim;
+    args.q_stride = At(Slot::kQkv).stride;
+    args.out_stride = At(Slot::kAttention).stride;
+    args.queries = tile.count;
+    args.heads = group;
+    args.head_dim = shape_.head_dim;
+    args.first_position = tile.first_position;
+    args.scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
+    args.k = Plane(head, layer, 0);
+    args.v = Plane(head, layer, 1);
+    args.block_bytes = kv_.block_bytes();
+    args.block_table = batch_->items[tile.item].block_table.data();
+    args.block_size = kv_.block_size;
+    args.f16 = kv_.dtype == DType::kF16;
+    args.scratch = attention_scratch_[thread];
+    kernels_.attention(args);
+  };
+  const int64_t units = static_cast<int64_t>(query_tiles_.size()) * kv_heads;
+  if (attention_tiles_ * shape_.num_heads <= 24) {  // less work than waking a thread
+    for (int64_t unit = 0; unit < units; ++unit) attend(unit, 0);
+  } else {
+    pool_.ParallelFor(units, attend);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::SwiGlu() {
+  ForRows(tokens_, 1, [&](int64_t row, int) {
+    const float* gate = At(Slot::kGateUp).Row(row);
+    kernels_.swiglu(gate, gate + shape_.intermediate_size, shape_.intermediate_size, At(Slot::kActivated).Row(row));
+  });
+  return absl::OkStatus();
+}
+
+// Logits of some rows of the batch → the first rows of kLogits.
+void CpuBackend::HeadRows(const VectorWeight& norm, const LinearWeight& head, std::span<const int32_t> rows) {
+  const float* values = static_cast<const CpuVector&>(norm).values.data();
+  const int64_t hidden = shape_.hidden_size;
+  const int64_t count = static_cast<int64_t>(rows.size());
+  head_input_.resize(2 * count * hidden);
+  ForRows(count, 4, [&](int64_t i, int) {
+    float* residual = head_input_.data() + (count + i) * hidden;  // a copy: the norm adds into it
+    std::copy_n(At(Slot::kResidual).Row(rows[i]), hidden, residual);
+    kernels_.norm({residual, At(Slot::kDelta).Row(rows[i]), values, hidden, shape_.rms_norm_epsilon,
+                   head_input_.data() + i * hidden});
+  });
+  const Activation& logits = At(Slot::kLogits);
+  multiplier_.Multiply(static_cast<const PackedWeight&>(head), head_input_.data(), hidden, count, logits.data,
+                       logits.stride);
+}
+
+absl::Status CpuBackend::ScoreRows(std::span<const ScoredRow> scored) {
+  std::vector<absl::StatusOr<SampledToken>> results(scored.size(), absl::StatusOr<SampledToken>(SampledToken()));
+  pool_.ParallelFor(static_cast<int64_t>(scored.size()), [&](int64_t i, int) {
+    const BatchItem& item = batch_->items[scored[i].item];
+    const std::span<const float> logits(At(Slot::kLogits).Row(i), shape_.vocabulary);
+    results[i] = ScoreToken(logits, item.tokens[scored[i].position + 1],
+                            item.sampling == nullptr ? 0 : item.sampling->top_logprobs);
+  });
+  for (size_t i = 0; i < scored.size(); ++i) {
+    if (!results[i].ok()) return results[i].status();
+    output_.items[scored[i].item].prompt_logprobs.push_back(*std::move(results[i]));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CpuBackend::Logits(const VectorWeight& norm, const LinearWeight& head) {
+  const auto& weight = static_cast<const PackedWeight&>(head);
+  if (weight.columns() != shape_.hidden_size || weight.rows() != shape_.vocabulary) {
+    return Internal("the head is ", weight.rows(), " × ", weight.columns(), ": expected ", shape_.vocabulary, " × ",
+                    shape_.hidden_size);
+  }
+  for (size_t first = 0; first < scored_rows_.size(); first += kScoreRows) {
+    const auto slice =
+        std::span(scored_rows_).subspan(first, std::min<size_t>(kScoreRows, scored_rows_.size() - first));
+    std::vector<int32_t> rows;
+    for (const ScoredRow& scored : slice) rows.push_back(scored.row);
+    HeadRows(norm, head, rows);
+    BATON_RETURN_IF_ERROR(ScoreRows(slice));
+  }
+  HeadRows(norm, head, sampled_rows_);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StepOutput> CpuBackend::EndStep() {
+  std::vector<absl::Status> failures(sampled_rows_.size());
+  pool_.ParallelFor(static_cast<int64_t>(sampled_rows_.size()), [&](int64_t i, int thread) {
+    const BatchItem& item = batch_->items[sampled_items_[i]];
+    SamplerInput input;
+    input.logits = {At(Slot::kLogits).Row(i), static_cast<size_t>(shape_.vocabulary)};
+    input.tokens = item.tokens.first(item.start + item.count);
+    input.prompt_length = item.prompt_length;
+    input.end_tokens = shape_.end_tokens;
+    input.params = item.sampling;
+    absl::StatusOr<SampledToken> sampled = Sample(input, sampler_scratch_[thread]);
+    if (sampled.ok()) {
+      output_.items[sampled_items_[i]].sampled = *std::move(sampled);
+    } else {
+      failures[i] = sampled.status();
+    }
+  });
+  batch_ = nullptr;
+  for (const absl::Status& failure : failures) BATON_RETURN_IF_ERROR(failure);
+  return std::move(output_);
+}
+
+absl::Status CpuBackend::CopyBlock(BlockId from, BlockId to) {
+  if (from < 0 || from >= num_blocks_ || to < 0 || to >= num_blocks_) {
+    return InvalidArgument("copying block ", from, " to ", to, ": expected ids below ", num_blocks_);
+  }
+  const int64_t bytes = kv_.block_bytes();
+  if (from != to) std::memcpy(kv_memory_.data() + to * bytes, kv_memory_.data() + from * bytes, bytes);
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace cpu
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const CpuOptions& options) {
+  if (options.threads < 1 || options.threads > cpu::kMaxThreads) {
+    return InvalidArgument("compute threads: expected 1 to ", cpu::kMaxThreads, ", found ", options.threads);
+  }
+  const cpu::Kernels* kernels = cpu::Avx2Kernels();
+  if (options.instruction_set == "plain" || (options.instruction_set.empty() && kernels == nullptr)) {
+    kernels = &cpu::PlainKernels();
+  } else if (!options.instruction_set.empty() && options.instruction_set != "avx2") {
+    return InvalidArgument("instruction set '", options.instruction_set, "': expected avx2 or plain");
+  }
+  if (kernels == nullptr) return FailedPrecondition("this machine has no AVX2 with FMA and F16C: use plain");
+  return std::make_unique<cpu::CpuBackend>(*kernels, options.threads);
+}
+
+}  // namespace baton

@@ -1,0 +1,149 @@
+// Folders: engine
+// Prints how fast an engine is, each number with its share of the machine's read bandwidth as measured in the same run.
+//
+//   engine_speed_oracle MODEL [threads=N] [isa=NAME] [seconds=S] [only=NAME]
+//
+// Lines: decode at batch 1, 8 and 32 with short and long contexts, prefill of 256, 512 and 1,500 tokens.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <numeric>
+#include <random>
+#include <string>
+#include <thread>
+
+#include "engine/llama.h"
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double Seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+template <typename T>
+T Check(absl::StatusOr<T> result) {
+  if (!result.ok()) {
+    std::cerr << result.status() << "\n";
+    std::exit(1);
+  }
+  return *std::move(result);
+}
+
+// GB/s of reading memory that is larger than the caches, with `threads` threads: the best of some tries.
+double ReadBandwidth(int threads) {
+  constexpr size_t kBytes = size_t{96} << 20;
+  std::vector<uint64_t> memory(kBytes / sizeof(uint64_t), 1);
+  std::vector<uint64_t> sums(threads * 16);
+  double best = 0;
+  for (int trial = 0; trial < 12; ++trial) {
+    const auto begin = Clock::now();
+    std::vector<std::thread> workers;
+    for (int t = 0; t < threads; ++t) {
+      workers.emplace_back([&, t] {
+        const size_t share = memory.size() / threads;
+        uint64_t lanes[16] = {};
+        for (size_t i = 0; i + 16 <= share; i += 16) {
+          for (int lane = 0; lane < 16; ++lane) lanes[lane] += memory[t * share + i + lane];
+        }
+        sums[t * 16] = std::accumulate(lanes, lanes + 16, uint64_t{0});
+      });
+    }
+    for (std::thread& worker : workers) worker.join();
+    best = std::max(best, kBytes / Seconds(Clock::now() - begin) / 1e9);
+  }
+  return best;
+}
+
+class Speed {
+ public:
+  Speed(baton::Engine& engine, double seconds, std::string only)
+      : engine_(engine), seconds_(seconds), only_(std::move(only)) {
+    std::mt19937 random(1);
+    for (baton::TokenId& token : tokens_) token = static_cast<int32_t>(random() % engine.info().vocabulary);
+  }
+
+  // Steps in which each of `sequences` sequences has `count` new tokens after `context`; the median's tokens/s.
+  void Measure(const std::string& name, int sequences, int context, int count, double bytes_per_step, double peak) {
+    if (!only_.empty() && name.find(only_) == std::string::npos) return;
+    baton::Batch batch;
+    std::vector<std::vector<baton::BlockId>> tables(sequences);
+    const int blocks = engine_.info().kv.BlocksFor(context + count);
+    baton::SamplingParams sampling;
+    sampling.temperature = 0;
+    for (int s = 0; s < sequences; ++s) {
+      for (int b = 0; b < blocks; ++b) tables[s].push_back(s * blocks + b);
+      baton::BatchItem item;
+      item.tokens = tokens_;
+      item.prompt_length = context + count;
+      item.start = context;
+      item.count = count;
+      item.block_table = tables[s];
+      item.sample = true;
+      item.sampling = &sampling;
+      batch.items.push_back(item);
+    }
+    std::vector<double> times;
+    const auto begin = Clock::now();
+    while (times.size() < 5 || Seconds(Clock::now() - begin) < seconds_) {
+      const auto step = Clock::now();
+      Check(engine_.Run(batch, nullptr));
+      times.push_back(Seconds(Clock::now() - step));
+    }
+    std::sort(times.begin(), times.end());
+    const double median = times[times.size() / 2];
+    std::printf("%-24s %8.1f tok/s (best %8.1f)  step %8.3f ms", name.c_str(), sequences * count / median,
+                sequences * count / times[0], median * 1e3);
+    if (bytes_per_step > 0)
+      std::printf("  %5.1f GB/s = %3.0f %% of read", bytes_per_step / median / 1e9,
+                  100 * bytes_per_step / median / 1e9 / peak);
+    std::printf("\n");
+    std::fflush(stdout);
+  }
+
+ private:
+  baton::Engine& engine_;
+  double seconds_;
+  std::string only_;
+  std::vector<baton::TokenId> tokens_ = std::vector<baton::TokenId>(2048);
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 2) {
+    std::cerr << "usage: engine_speed_oracle MODEL [threads=N] [isa=NAME] [seconds=S] [only=NAME]\n";
+    return 2;
+  }
+  baton::CpuOptions cpu;
+  double seconds = 1;
+  std::string only;
+  for (int i = 2; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument.starts_with("threads=")) cpu.threads = std::atoi(argument.c_str() + 8);
+    if (argument.starts_with("isa=")) cpu.instruction_set = argument.substr(4);
+    if (argument.starts_with("seconds=")) seconds = std::atof(argument.c_str() + 8);
+    if (argument.starts_with("only=")) only = argument.substr(5);
+  }
+  const baton::Model model = Check(baton::LoadModel(argv[1]));
+  baton::EngineOptions options;
+  options.kv_bytes = int64_t{640} << 20;
+  const auto begin = Clock::now();
+  auto engine = Check(baton::CreateLlamaEngine(model, Check(baton::CreateCpuBackend(cpu)), options));
+  const double peak = ReadBandwidth(cpu.threads);
+  const double weights = static_cast<double>(model.weight_bytes());
+  const double token = static_cast<double>(engine->info().kv.token_bytes());
+  std::printf("%s: loaded in %.2f s, %.1f MB of weights, read bandwidth %.1f GB/s\n", engine->info().device.c_str(),
+              Seconds(Clock::now() - begin), weights / 1e6, peak);
+  Speed speed(*engine, seconds, only);
+  for (int batch : {1, 8, 32}) {
+    for (int context : {0, 512}) {
+      speed.Measure("decode b" + std::to_string(batch) + " context " + std::to_string(context), batch, context, 1,
+                    weights + batch * context * token, peak);
+    }
+  }
+  for (int count : {256, 512, 1500}) speed.Measure("prefill " + std::to_string(count), 1, 0, count, 0, peak);
+  return 0;
+}
