@@ -1,7 +1,7 @@
 # baton_folder(NAME DEPS folders… LIBS libraries…): one library from every .cc of src/NAME but tests, and one test
 # program from every *_test.cc.  Files named *_avx2.cc are compiled for AVX2 (and only called where the machine has it).
 # CUDA sources (*.cu, cuda_*.cc and everything in a folder cuda/) are left out where there is no nvcc; *_gpu_test.cc
-# become NAME_gpu_test, which needs a GPU and is therefore no ctest.
+# become cuda_gpu_test, which needs a GPU and is therefore no ctest.
 function(baton_folder name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS *.cc)
@@ -45,7 +45,7 @@ function(baton_folder name)
     set_tests_properties(${name} PROPERTIES TIMEOUT 600)
   endif()
   if(gpu_tests AND BATON_TESTS)
-    add_executable(${name}_gpu_test ${gpu_tests})
-    target_link_libraries(${name}_gpu_test baton_${name} ${BATON_GMOCK} GTest::gtest_main)
+    add_executable(cuda_gpu_test ${gpu_tests})
+    target_link_libraries(cuda_gpu_test baton_${name} ${BATON_GMOCK} GTest::gtest_main)
   endif()
 endfunction()

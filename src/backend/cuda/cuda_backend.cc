@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -92,6 +93,7 @@ class CudaBackend : public Backend {
   cudaStream_t stream() const { return stream_.get(); }
 
   // ---- set-up ----
+  absl::Status MakeUploader();
   absl::Status CheckShape(const ModelShape& shape, const KvLayout& kv) const;
   absl::Status MakeRotaryTable();
   absl::Status TuneLayers();
@@ -121,6 +123,7 @@ class CudaBackend : public Backend {
   CudaDeviceInfo device_;
   CudaStream stream_;
   std::unique_ptr<Gemm> gemm_;
+  std::optional<Uploader> uploader_;  // until Start
   std::map<GemmShape, std::vector<const void*>> layers_;  // weights by shape, for tuning
 
   ModelShape shape_;
@@ -168,18 +171,22 @@ absl::Status CudaBackend::Open() {
 // ---- set-up ----
 
 absl::StatusOr<std::unique_ptr<LinearWeight>> CudaBackend::PrepareLinear(std::span<const LinearSource> sources) {
-  BATON_ASSIGN_OR_RETURN(Uploader uploader, Uploader::Create(stream()));
-  BATON_ASSIGN_OR_RETURN(std::unique_ptr<CudaLinear> linear, UploadLinear(sources, uploader));
-  BATON_RETURN_IF_ERROR(uploader.Finish());
+  BATON_RETURN_IF_ERROR(MakeUploader());
+  BATON_ASSIGN_OR_RETURN(std::unique_ptr<CudaLinear> linear, UploadLinear(sources, *uploader_));
   layers_[linear->shape].push_back(linear->data.data());
   return linear;
 }
 
 absl::StatusOr<std::unique_ptr<VectorWeight>> CudaBackend::PrepareVector(const TensorView& source) {
-  BATON_ASSIGN_OR_RETURN(Uploader uploader, Uploader::Create(stream()));
-  BATON_ASSIGN_OR_RETURN(std::unique_ptr<CudaVector> vector, UploadVector(source, uploader));
-  BATON_RETURN_IF_ERROR(uploader.Finish());
+  BATON_RETURN_IF_ERROR(MakeUploader());
+  BATON_ASSIGN_OR_RETURN(std::unique_ptr<CudaVector> vector, UploadVector(source, *uploader_));
   return vector;
+}
+
+absl::Status CudaBackend::MakeUploader() {
+  if (uploader_) return absl::OkStatus();
+  BATON_ASSIGN_OR_RETURN(uploader_, Uploader::Create(stream()));
+  return absl::OkStatus();
 }
 
 absl::Status CudaBackend::CheckShape(const ModelShape& shape, const KvLayout& kv) const {
@@ -221,6 +228,8 @@ absl::Status CudaBackend::MakeRotaryTable() {
 absl::Status CudaBackend::Start(const ModelShape& shape, const KvLayout& kv, int32_t num_blocks,
                                 const StepLimits& limits) {
   BATON_RETURN_IF_ERROR(CheckShape(shape, kv));
+  BATON_RETURN_IF_ERROR(stream_.Synchronize());
+  uploader_.reset();
   shape_ = shape;
   kv_ = kv;
   limits_ = limits;
