@@ -125,9 +125,8 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const CpuOptions& opti
 
 // One Hopper GPU (backend/cuda/). Defined only where the build found nvcc: see BATON_HAVE_CUDA.
 struct CudaOptions {
-  int32_t device = 0;             // index among the visible ones
-  bool graphs = true;             // decode steps as CUDA graphs
-  int64_t prefetch_bytes = 16 << 20;  // of the next weights, that small kernels bring to the L2 cache
+  int32_t device = 0;  // index among the visible ones
+  bool graphs = true;  // decode steps as CUDA graphs
 };
 absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const CudaOptions& options);
 

@@ -2,9 +2,10 @@
 // Measures the CUDA backend on Llama-70B's shapes: each kernel with its share of the hardware's limit, then whole steps of
 // the engine. Random data throughout.
 //
-//   baton_bench_kernels [kernels] [engine] [layers=N] [prefetch=MB[,MB…]] [decode=B[,B…]] [prefill=N[,N…]] [json=FILE]
+//   baton_bench_kernels [kernels] [engine] [layers=N] [decode=B[,B…]] [prefill=N[,N…]] [json=FILE]
 #include <algorithm>
 #include <chrono>
+#include <cuda_fp8.h>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -200,18 +201,18 @@ class KernelBench {
     const int count = 40;
     report_.Add(Name("residual + norm + quantize", rows), Time(count, [&](int) {
       Check(baton::cuda::LaunchRmsNorm({residual, delta, {token, channel, nullptr}, channel, nullptr, out, rows, kHidden,
-                                        1e-5f, true, {}}, stream_.get()));
+                                        1e-5f, true}, stream_.get()));
     }), BytesFloor(7.0 * rows * kHidden));
     report_.Add(Name("SwiGLU + quantize", rows), Time(count, [&](int) {
-      Check(baton::cuda::LaunchSwiGlu({gate_up, {token, channel, nullptr}, out, rows, kInner, {}}, stream_.get()));
+      Check(baton::cuda::LaunchSwiGlu({gate_up, {token, channel, nullptr}, out, rows, kInner}, stream_.get()));
     }), BytesFloor(5.0 * rows * kInner));
     report_.Add(Name("attention output quantize", rows), Time(count, [&](int) {
-      Check(baton::cuda::LaunchQuantize({delta, out, rows, kHidden, {}}, stream_.get()));
+      Check(baton::cuda::LaunchQuantize({delta, out, rows, kHidden}, stream_.get()));
     }), BytesFloor(3.0 * rows * kHidden));
     const baton::cuda::KvCacheView view{cache, kKvHeads, 1, kDim, true};
     report_.Add(Name("scale + RoPE + KV append", rows), Time(count, [&](int) {
       Check(baton::cuda::LaunchRopeAppend({qkv, {token, channel, nullptr}, rotary, device_info, view, rows, kHeads, 0,
-                                           0.1f, false, {}}, stream_.get()));
+                                           0.1f, false}, stream_.get()));
     }), BytesFloor(rows * (2.0 * kQkv + 2.0 * kHeads * kDim + 2.0 * kKvHeads * kDim)));
     Free();
   }
@@ -312,7 +313,8 @@ class KernelBench {
       Check(baton::cuda::LaunchGatherKv(view, device_gather, tiles, 0, scratch, stream_.get()));
     }), BytesFloor(6.0 * tokens * kKvHeads * kDim));
     report_.Add("prefill attention" + suffix, Time(8, [&](int) {
-      Check(baton::cuda::LaunchPrefillAttention({query, scratch, device_queries, output, tiles, kHeads, kKvHeads, kDim, kQkv},
+      Check(baton::cuda::LaunchPrefillAttention({query, scratch, device_queries, output, tiles, kHeads, kKvHeads, kDim, kQkv,
+                                                report_.card().multiprocessors},
                                                 stream_.get()));
     }), 2.0 * tokens * tokens * kHeads * kDim / report_.card().fp16_teraflops / 1e6);
     Free();
@@ -361,7 +363,8 @@ baton::Model MakeModel(int layers) {
   auto bf16 = std::make_shared<std::vector<uint8_t>>(2 * vocabulary);
   std::vector<uint8_t> pattern(2 * kPattern);
   std::mt19937_64 random(1);
-  for (uint8_t& code : pattern) code = static_cast<uint8_t>((random() & 0x80) | (0x30 + random() % 0x40));
+  std::normal_distribution<float> normal;
+  for (uint8_t& code : pattern) code = __nv_cvt_float_to_fp8(100 * normal(random), __NV_SATFINITE, __NV_E4M3);
   for (int64_t at = 0; at < widest; at += kPattern) {
     std::memcpy(fp8->data() + at, pattern.data(), std::min(kPattern, widest - at));
   }
@@ -372,7 +375,7 @@ baton::Model MakeModel(int layers) {
   for (int64_t at = 0; at < 2 * vocabulary; at += 2 * kPattern) {
     std::memcpy(bf16->data() + at, pattern.data(), std::min(2 * kPattern, 2 * vocabulary - at));
   }
-  auto scale = std::make_shared<std::vector<float>>(parts.config.intermediate_size, 1.0f / 128 / 90);
+  auto scale = std::make_shared<std::vector<float>>(parts.config.intermediate_size, 1.0f / 100 / 128);
   auto ones = std::make_shared<std::vector<float>>(parts.config.hidden_size, 1.0f);
   parts.memory = {fp8, bf16, scale, ones};
   for (const baton::WeightSpec& spec : baton::ExpectedWeights(parts.config)) {
@@ -400,21 +403,19 @@ baton::Model MakeModel(int layers) {
 
 class EngineBench {
  public:
-  EngineBench(Report& report, const baton::Model& model, int64_t prefetch_bytes, int kv_tokens) : report_(report) {
+  EngineBench(Report& report, const baton::Model& model, int kv_tokens) : report_(report) {
     const auto begin = Clock::now();
-    auto backend = Check(baton::CreateCudaBackend({.prefetch_bytes = prefetch_bytes}));
+    auto backend = Check(baton::CreateCudaBackend({}));
     baton::EngineOptions options;
     options.max_model_len = 32768;
     options.max_batch_tokens = 8192;
     options.kv_bytes = int64_t{model.config().num_layers} * 2048 * kv_tokens;
     engine_ = Check(baton::CreateLlamaEngine(model, std::move(backend), options));
     layers_ = model.config().num_layers;
-    prefetch_ = prefetch_bytes;
     const baton::KvMemory memory = engine_->kv_memory();
     Check(baton::cuda::LaunchFillFp8(memory.base, memory.bytes, 77, 1.0f, nullptr));
     Check(cudaDeviceSynchronize());
-    std::printf("engine of %d layers ready in %.1f s, prefetch %lld MB\n", layers_, Seconds(begin),
-                static_cast<long long>(prefetch_bytes >> 20));
+    std::printf("engine of %d layers ready in %.1f s\n", layers_, Seconds(begin));
     std::mt19937 random(1);
     tokens_.resize(32768);
     for (baton::TokenId& token : tokens_) token = static_cast<int32_t>(random() % engine_->info().vocabulary);
@@ -469,14 +470,13 @@ class EngineBench {
       times.push_back(Seconds(begin) * 1e6);
     }
     std::sort(times.begin(), times.end());
-    report_.Add(name + ", " + std::to_string(layers_) + " layers, prefetch " + std::to_string(prefetch_ >> 20),
+    report_.Add(name + ", " + std::to_string(layers_) + " layers",
                 times[times.size() / 2], floor);
   }
 
   Report& report_;
   std::unique_ptr<baton::Engine> engine_;
   int layers_ = 0;
-  int64_t prefetch_ = 0;
   std::vector<baton::TokenId> tokens_;
 };
 
@@ -487,14 +487,13 @@ int main(int argc, char** argv) {
   bool engine = false;
   int layers = 80;
   std::string json;
-  std::vector<int> prefetch = {16}, decode = {1, 8, 32, 64}, prefill = {512, 3000, 8192};
+  std::vector<int> decode = {1, 8, 32, 64}, prefill = {512, 3000, 8192};
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     const std::string value = argument.substr(argument.find('=') + 1);
     if (argument == "kernels") kernels = true;
     if (argument == "engine") engine = true;
     if (argument.starts_with("layers=")) layers = std::atoi(value.c_str());
-    if (argument.starts_with("prefetch=")) prefetch = Numbers(value);
     if (argument.starts_with("decode=")) decode = Numbers(value);
     if (argument.starts_with("prefill=")) prefill = Numbers(value);
     if (argument.starts_with("json=")) json = value;
@@ -511,11 +510,9 @@ int main(int argc, char** argv) {
   if (engine) {
     const baton::Model model = MakeModel(layers);
     const int most = decode.empty() ? 1 : *std::max_element(decode.begin(), decode.end());
-    for (const int megabytes : prefetch) {
-      EngineBench bench(report, model, int64_t{megabytes} << 20, std::max(8320, most * 3200));
-      for (const int count : prefill) bench.Prefill(count);
-      for (const int sequences : decode) bench.Decode(sequences, 3075);
-    }
+    EngineBench bench(report, model, std::max(8320, most * 3200));
+    for (const int count : prefill) bench.Prefill(count);
+    for (const int sequences : decode) bench.Decode(sequences, 3075);
   }
   if (!json.empty()) report.Save(json);
   return 0;

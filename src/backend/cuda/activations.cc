@@ -23,7 +23,7 @@ class Pieces {
 
 int64_t Place(const ModelShape& shape, const StepLimits& limits, bool bf16_layers, uint8_t* base, Activations& out) {
   Pieces pieces(base);
-  const int64_t tokens = limits.max_batch_tokens;
+  const int64_t tokens = std::max(limits.max_batch_tokens, 64);  // padded decode steps have up to 64 rows
   const int64_t element = bf16_layers ? 2 : 1;
   const int64_t attended = int64_t{shape.num_heads} * shape.head_dim;
   const int64_t kv = int64_t{shape.num_kv_heads} * shape.head_dim;

@@ -224,7 +224,8 @@ TEST_P(AttentionTest, PrefillOfSeveralSequences) {
                                     .heads = heads.heads,
                                     .kv_heads = heads.kv_heads,
                                     .head_dim = heads.dim,
-                                    .query_stride = stride},
+                                    .query_stride = stride,
+                                    .multiprocessors = 7},  // several items for each CTA
                                    nullptr),
             cudaSuccess);
   const auto out = output.Download();
@@ -279,8 +280,7 @@ TEST_P(AttentionTest, RotatesAndAppends) {
                                 .heads = heads.heads,
                                 .layer = kLayer,
                                 .query_scale = 0.25f,
-                                .interleaved = interleaved,
-                                .prefetch = {}},
+                                .interleaved = interleaved},
                                nullptr),
               cudaSuccess);
     const auto out = device_qkv.Download();

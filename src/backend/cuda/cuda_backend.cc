@@ -1,7 +1,7 @@
 // The CUDA backend: operations become kernels on one stream.
 //
 // An operation is first written into the step's list. What a norm, attention or SwiGLU leaves behind depends on the layer
-// that reads it (FP8 or BF16) and may prefetch that layer's weights, so each runs when its successor is known. A step of
+// that reads it (FP8 or BF16), so each runs when its successor is known. A step of
 // decode rows only runs as a whole at its end: as a CUDA graph, when the same list was seen before for the same (padded)
 // number of rows; everything that changes from step to step lies in StepTables.
 #include <algorithm>
@@ -30,6 +30,8 @@ using Kind = CudaMemory::Kind;
 constexpr float kLog2e = 1.44269504f;
 constexpr int32_t kMaxGroup = 8;  // query heads of a KV head, see decode_attention.cu
 constexpr std::array<int32_t, 11> kGraphRows = {1, 2, 4, 8, 12, 16, 24, 32, 40, 48, 64};
+// cuBLASLt is slower with fewer rows (24.5 ms a step with one, 21.4 with eight): products then take eight, some unused.
+constexpr int64_t kFewestProductRows = 8;
 constexpr std::array<int64_t, 7> kPrefillRows = {128, 256, 512, 1024, 2048, 3072, 4096};  // tuned at start
 
 struct Operation {
@@ -115,7 +117,6 @@ class CudaBackend : public Backend {
   absl::Status RunGraph();
   absl::Status Capture(StepGraph& graph);
   static bool ReadsFp8(const Operation* next) { return next != nullptr && next->linear != nullptr && next->linear->shape.fp8; }
-  Prefetch PrefetchFor(const Operation* next) const;
   absl::Status CollectSample(const SampleResult& result, bool wants_logprobs, SampledToken& sampled) const;
 
   const CudaOptions options_;
@@ -294,7 +295,7 @@ absl::Status CudaBackend::TuneLayers() {
     if (!head && (shape.k > shape_.intermediate_size || shape.n > 2 * shape_.intermediate_size)) continue;
     const int64_t most = head ? activations_.logit_rows : limits_.max_batch_tokens;
     for (int32_t rows : kGraphRows) {
-      if (rows <= most) BATON_RETURN_IF_ERROR(TuneLayer(shape, weights, rows));
+      if (rows >= kFewestProductRows && rows <= most) BATON_RETURN_IF_ERROR(TuneLayer(shape, weights, rows));
     }
     if (head) continue;
     for (int64_t rows : kPrefillRows) {
@@ -364,11 +365,6 @@ absl::Status CudaBackend::RunOperation(const Operation& operation, const Operati
   return Internal("unknown operation");
 }
 
-Prefetch CudaBackend::PrefetchFor(const Operation* next) const {
-  if (next == nullptr || next->linear == nullptr || plan_.rows.size() > static_cast<size_t>(kGraphRows.back())) return {};
-  return {next->linear->data.data(), std::min(options_.prefetch_bytes, next->linear->data.bytes())};
-}
-
 absl::Status CudaBackend::RunNorm(const Operation& operation, const Operation* next) {
   return CudaStatus(LaunchRmsNorm({.residual = activations_.residual,
                                    .delta = operation.add_delta ? activations_.delta : nullptr,
@@ -379,8 +375,7 @@ absl::Status CudaBackend::RunNorm(const Operation& operation, const Operation* n
                                    .rows = static_cast<int32_t>(plan_.rows.size()),
                                    .width = shape_.hidden_size,
                                    .epsilon = shape_.rms_norm_epsilon,
-                                   .write_residual = operation.add_delta,
-                                   .prefetch = PrefetchFor(next)},
+                                   .write_residual = operation.add_delta},
                                   stream()),
                     "norm");
 }
@@ -406,7 +401,8 @@ absl::Status CudaBackend::RunLinear(const Operation& operation) {
   } else {
     return Internal("no linear layer writes this slot");
   }
-  return gemm_->Run(linear.shape, linear.data.data(), input->data, static_cast<int64_t>(plan_.rows.size()), output);
+  const int64_t rows = std::max(static_cast<int64_t>(plan_.rows.size()), kFewestProductRows);
+  return gemm_->Run(linear.shape, linear.data.data(), input->data, rows, output);
 }
 
 absl::Status CudaBackend::RunRotate(const Operation& operation) {
@@ -420,8 +416,7 @@ absl::Status CudaBackend::RunRotate(const Operation& operation) {
                         .heads = shape_.num_heads,
                         .layer = operation.layer,
                         .query_scale = kLog2e / std::sqrt(static_cast<float>(shape_.head_dim)),
-                        .interleaved = shape_.rope_interleaved,
-                        .prefetch = {}},
+                        .interleaved = shape_.rope_interleaved},
                        stream()),
       "rotary embedding");
 }
@@ -439,7 +434,8 @@ absl::Status CudaBackend::RunPrefillAttention(int32_t layer) {
          .heads = shape_.num_heads,
          .kv_heads = shape_.num_kv_heads,
          .head_dim = shape_.head_dim,
-         .query_stride = (shape_.num_heads + 2 * shape_.num_kv_heads) * shape_.head_dim},
+         .query_stride = (shape_.num_heads + 2 * shape_.num_kv_heads) * shape_.head_dim,
+         .multiprocessors = device_.multiprocessors},
         stream()));
   }
   return absl::OkStatus();
@@ -468,8 +464,7 @@ absl::Status CudaBackend::RunAttention(const Operation& operation, const Operati
   return CudaStatus(LaunchQuantize({.input = activations_.attention,
                                     .output = activations_.attended.Output(ReadsFp8(next)),
                                     .rows = static_cast<int32_t>(plan_.rows.size()),
-                                    .width = shape_.num_heads * shape_.head_dim,
-                                    .prefetch = PrefetchFor(next)},
+                                    .width = shape_.num_heads * shape_.head_dim},
                                    stream()),
                     "attention");
 }
@@ -479,8 +474,7 @@ absl::Status CudaBackend::RunSwiGlu(const Operation* next) {
                                   .scales = gate_up_scales_,
                                   .output = activations_.activated.Output(ReadsFp8(next)),
                                   .rows = static_cast<int32_t>(plan_.rows.size()),
-                                  .width = shape_.intermediate_size,
-                                  .prefetch = PrefetchFor(next)},
+                                  .width = shape_.intermediate_size},
                                  stream()),
                     "SwiGLU");
 }
@@ -496,13 +490,13 @@ absl::Status CudaBackend::RunHead(const Operation& operation, const int32_t* sou
                                             .rows = rows,
                                             .width = shape_.hidden_size,
                                             .epsilon = shape_.rms_norm_epsilon,
-                                            .write_residual = false,
-                                            .prefetch = PrefetchFor(&operation)},
+                                            .write_residual = false},
                                            stream()));
   GemmShape shape = operation.linear->shape;
   if (shape.fp8) return Unimplemented("the CUDA backend needs a head in BF16, F16 or F32, found F8_E4M3");
   shape.fp32_output = true;
-  return gemm_->Run(shape, operation.linear->data.data(), activations_.head_input.data, rows, activations_.logits);
+  return gemm_->Run(shape, operation.linear->data.data(), activations_.head_input.data, std::max<int64_t>(rows, kFewestProductRows),
+                    activations_.logits);
 }
 
 absl::Status CudaBackend::RunLogits(const Operation& operation) {

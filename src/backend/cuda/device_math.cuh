@@ -38,20 +38,6 @@ cudaError_t LaunchDependent(void (*kernel)(Parameters...), const LaunchShape& sh
   return cudaLaunchKernelEx(&config, kernel, Parameters(args)...);
 }
 
-// Each CTA asks for its share of the bytes, so that HBM works while this kernel computes. Reads only, and of memory that
-// no kernel writes: allowed before the wait.
-__device__ __forceinline__ void PrefetchShare(const void* data, int64_t bytes, int cta, int ctas) {
-  constexpr int kPiece = 16384;
-  for (int64_t at = static_cast<int64_t>(cta) * kPiece; at < bytes; at += static_cast<int64_t>(ctas) * kPiece) {
-    const int64_t left = bytes - at;
-    const uint32_t size = left < kPiece ? static_cast<uint32_t>(left & ~int64_t{15}) : kPiece;
-    if (size > 0) {
-      asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(static_cast<const char*>(data) + at), "r"(size)
-                   : "memory");
-    }
-  }
-}
-
 // ---- shared memory, barriers, bulk copies ----
 __device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));

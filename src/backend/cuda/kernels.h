@@ -30,12 +30,6 @@ struct RowOutput {
   __nv_bfloat16* bf16 = nullptr;
 };
 
-// Bytes that a small kernel asks the L2 cache to fetch while it works: the beginning of the next weights.
-struct Prefetch {
-  const void* data = nullptr;
-  int64_t bytes = 0;
-};
-
 // The KV cache: [block][kv_head][layer][K,V][token][head_dim]; inside a row, 16-byte chunk q of token t lies at
 // q ^ (t & 7), or at q ^ (t / 2 & 3) in rows of 64 bytes.
 struct KvCacheView {
@@ -71,7 +65,6 @@ struct RmsNormArgs {
   int32_t rows, width;
   float epsilon;
   bool write_residual;
-  Prefetch prefetch;
 };
 cudaError_t LaunchRmsNorm(const RmsNormArgs& args, cudaStream_t stream);
 
@@ -80,7 +73,6 @@ struct SwiGluArgs {
   RowScales scales;              // channel and bias: [2 × width]
   RowOutput output;
   int32_t rows, width;
-  Prefetch prefetch;
 };
 cudaError_t LaunchSwiGlu(const SwiGluArgs& args, cudaStream_t stream);
 
@@ -88,7 +80,6 @@ struct QuantizeArgs {
   const __nv_bfloat16* input;  // [rows][width]
   RowOutput output;
   int32_t rows, width;
-  Prefetch prefetch;
 };
 cudaError_t LaunchQuantize(const QuantizeArgs& args, cudaStream_t stream);
 
@@ -101,7 +92,6 @@ struct RopeAppendArgs {
   int32_t rows, heads, layer;
   float query_scale;  // softmax scale × log2(e)
   bool interleaved;   // pairs (2i, 2i + 1) instead of (i, i + head_dim / 2)
-  Prefetch prefetch;
 };
 cudaError_t LaunchRopeAppend(const RopeAppendArgs& args, cudaStream_t stream);
 
@@ -153,7 +143,7 @@ struct PrefillAttentionArgs {
   const __half* scratch;
   const QueryTile* tiles;  // longest first
   __nv_bfloat16* output;   // [rows][heads × head_dim]
-  int32_t tile_count, heads, kv_heads, head_dim, query_stride;
+  int32_t tile_count, heads, kv_heads, head_dim, query_stride, multiprocessors;
 };
 cudaError_t LaunchPrefillAttention(const PrefillAttentionArgs& args, cudaStream_t stream);
 

@@ -1,7 +1,7 @@
 // Prefill attention: causal, over FP16 tiles of K and V that LaunchGatherKv copied from the paged cache.
 //
-// A CTA takes 128 query tokens of one head; two warpgroups take 64 rows each, a producer warp streams tiles of 128 keys
-// and values. Within a warpgroup the next tile's Q·Kᵀ runs beside this tile's P·V (FlashAttention 3, arXiv 2407.08608),
+// An item is 128 query tokens of one head; a CTA takes one after another. Two warpgroups take 64 rows each, a producer streams
+// tiles of 128 keys and values, and runs ahead into the next item, as the copies of its queries do. Within a warpgroup the next tile's Q·Kᵀ runs beside this tile's P·V (FlashAttention 3, arXiv 2407.08608),
 // so that the tensor cores work while the exponentials are computed.
 #include "backend/cuda/device_math.cuh"
 #include "backend/cuda/kernels.h"
@@ -19,7 +19,7 @@ constexpr float kMinusInfinity = -1e30f;
 template <int kDim>
 struct Shape {
   static constexpr int kTileBytes = kTile * kDim * 2;
-  static constexpr int kSharedBytes = kTileBytes * (1 + 2 * kStages) + 64 * kStages + 1024;
+  static constexpr int kSharedBytes = kTileBytes * (2 + 2 * kStages) + 64 * kStages + 1024;
 };
 
 // Offset of 16-byte chunk `chunk` of a row in a tile: halves of 64 columns, rows of 128 bytes, swizzled.
@@ -119,133 +119,113 @@ __device__ __forceinline__ void PackWeights(const float (&s)[64], uint32_t (&wei
   }
 }
 
-// Barriers, kStages of each: keys full, keys empty, values full, values empty.
+// The items of one CTA, longest first: item i is head i % heads of query tile i / heads. Every other round runs backwards, so
+// that no CTA gets the longest of each.
+struct Items {
+  const PrefillAttentionArgs& args;
+  int item;
+  int round = 0;
+
+  __device__ explicit Items(const PrefillAttentionArgs& args) : args(args), item(blockIdx.x) {}
+  __device__ bool Valid() const { return item < args.tile_count * args.heads; }
+  __device__ void Advance() {
+    ++round;
+    item = round * gridDim.x + (round & 1 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
+  }
+  __device__ QueryTile Tile() const { return args.tiles[item / args.heads]; }
+  __device__ int Head() const { return item % args.heads; }
+};
+__device__ __forceinline__ int KeyTiles(const QueryTile& tile) { return (tile.position + tile.rows + kTile - 1) / kTile; }
+
+// Shared memory: two query tiles, kStages of keys, kStages of values, then kStages of each barrier.
 template <int kDim>
-__device__ __forceinline__ void Produce(const PrefillAttentionArgs& args, const QueryTile& tile, int head, int key_tiles,
-                                        uint32_t keys, uint32_t key_full) {
+struct Layout {
   using S = Shape<kDim>;
-  const uint32_t values = keys + kStages * S::kTileBytes;
-  const uint32_t key_empty = key_full + 8 * kStages;
-  const uint32_t value_full = key_empty + 8 * kStages;
-  const uint32_t value_empty = value_full + 8 * kStages;
-  const int kv_head = head / (args.heads / args.kv_heads);
+  uint32_t queries, keys, values, key_full, key_empty, value_full, value_empty;
+  __device__ explicit Layout(const uint8_t* shared)
+      : queries(SharedAddress(shared)),
+        keys(queries + 2 * S::kTileBytes),
+        values(keys + kStages * S::kTileBytes),
+        key_full(values + kStages * S::kTileBytes),
+        key_empty(key_full + 8 * kStages),
+        value_full(key_empty + 8 * kStages),
+        value_empty(value_full + 8 * kStages) {}
+};
+
+// Runs ahead of the consumers, also into the next item.
+template <int kDim>
+__device__ __forceinline__ void Produce(const PrefillAttentionArgs& args, const Layout<kDim>& at) {
+  using S = Shape<kDim>;
   const int64_t step = static_cast<int64_t>(args.kv_heads) * 2 * kTile * kDim;
-  const __half* from = args.scratch + tile.first_tile * step + static_cast<int64_t>(kv_head) * 2 * kTile * kDim;
-  for (int j = 0; j < key_tiles; ++j, from += step) {
-    const int stage = j % kStages;
-    const uint32_t parity = (j / kStages - 1) & 1;
-    if (j >= kStages) BarrierWait(key_empty + 8 * stage, parity);
-    BarrierExpect(key_full + 8 * stage, S::kTileBytes);
-    BulkLoad(keys + stage * S::kTileBytes, from, S::kTileBytes, key_full + 8 * stage);
-    if (j >= kStages) BarrierWait(value_empty + 8 * stage, parity);
-    BarrierExpect(value_full + 8 * stage, S::kTileBytes);
-    BulkLoad(values + stage * S::kTileBytes, from + kTile * kDim, S::kTileBytes, value_full + 8 * stage);
+  int n = 0;
+  for (Items items(args); items.Valid(); items.Advance()) {
+    const QueryTile tile = items.Tile();
+    const int kv_head = items.Head() / (args.heads / args.kv_heads);
+    const __half* from = args.scratch + tile.first_tile * step + static_cast<int64_t>(kv_head) * 2 * kTile * kDim;
+    for (int j = KeyTiles(tile); j > 0; --j, ++n, from += step) {
+      const int stage = n % kStages;
+      const uint32_t parity = (n / kStages - 1) & 1;
+      if (n >= kStages) BarrierWait(at.key_empty + 8 * stage, parity);
+      BarrierExpect(at.key_full + 8 * stage, S::kTileBytes);
+      BulkLoad(at.keys + stage * S::kTileBytes, from, S::kTileBytes, at.key_full + 8 * stage);
+      if (n >= kStages) BarrierWait(at.value_empty + 8 * stage, parity);
+      BarrierExpect(at.value_full + 8 * stage, S::kTileBytes);
+      BulkLoad(at.values + stage * S::kTileBytes, from + kTile * kDim, S::kTileBytes, at.value_full + 8 * stage);
+    }
   }
 }
 
+// Begins to copy this warpgroup's 64 rows of a query tile; rows past the end become zeros.
 template <int kDim>
-__device__ __forceinline__ void Consume(const PrefillAttentionArgs& args, const QueryTile& tile, int head, int key_tiles,
-                                        uint8_t* shared, uint32_t key_full) {
-  using S = Shape<kDim>;
-  const int tid = threadIdx.x;
-  const uint32_t queries = SharedAddress(shared);
-  const uint32_t keys = queries + S::kTileBytes;
-  const uint32_t values = keys + kStages * S::kTileBytes;
-  const uint32_t key_empty = key_full + 8 * kStages;
-  const uint32_t value_full = key_empty + 8 * kStages;
-  const uint32_t value_empty = value_full + 8 * kStages;
-  constexpr int kChunks = kDim / 8;
-  for (int i = tid; i < kTile * kChunks; i += kConsumers) {
-    const int row = i / kChunks;
-    const int chunk = i % kChunks;
-    uint4 v = make_uint4(0, 0, 0, 0);
-    if (row < tile.rows) {
-      v = LoadStreaming(args.query + static_cast<int64_t>(tile.row + row) * args.query_stride + head * kDim + chunk * 8);
+__device__ __forceinline__ void CopyQueries(const PrefillAttentionArgs& args, const Items& items, uint32_t buffer, int group) {
+  if (items.Valid()) {
+    const QueryTile tile = items.Tile();
+    constexpr int kChunks = kDim / 8;
+    for (int i = threadIdx.x % 128; i < 64 * kChunks; i += 128) {
+      const int row = group * 64 + i / kChunks;
+      const int chunk = i % kChunks;
+      const bool exists = row < tile.rows;
+      const __half* from = args.query + static_cast<int64_t>(tile.row + (exists ? row : 0)) * args.query_stride +
+                           items.Head() * kDim + chunk * 8;
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(buffer + TileOffset(row, chunk)), "l"(from),
+                   "r"(exists ? 16 : 0)
+                   : "memory");
     }
-    *reinterpret_cast<uint4*>(shared + TileOffset(row, chunk)) = v;
   }
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+// Waits for it, and makes it visible to the tensor cores of the whole warpgroup.
+__device__ __forceinline__ void FinishQueries(int group) {
+  asm volatile("cp.async.wait_group 0;" ::: "memory");
   FenceProxyAsync();
-  NamedBarrier<1, kConsumers>();
-
-  const int group = tid / 128;  // warpgroup
-  const int warp = tid / 32;
-  const int lane = tid & 31;
-  const uint32_t my_queries = queries + group * 64 * 128;
-  const int my_row = warp * 16 + (lane >> 2);  // and + 8
-  const int first_position = tile.position + group * 64;
-  float s[64];
-  float sums[kDim / 2];
-  uint32_t weights[8][4];
-  Softmax softmax;
-  float factor[2];
-
-  auto mask = [&](int j) {
-    if (j * kTile + kTile - 1 <= first_position) return;  // the whole tile lies before every row
-    const int column = j * kTile + 2 * (lane & 3);
-    const int position = tile.position + my_row;
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        if (column + 8 * i + e > position) s[4 * i + e] = kMinusInfinity;
-        if (column + 8 * i + e > position + 8) s[4 * i + 2 + e] = kMinusInfinity;
-      }
-    }
-  };
-
-  BarrierWait(key_full, 0);
-  WarpgroupFence();
-  KeyProduct<kDim>(my_queries, keys, s);
-  WarpgroupCommit();
-  WarpgroupWait<0>();
-  PinRegisters(s);
-  if (lane == 0) BarrierArrive(key_empty);
-  mask(0);
-  softmax.Update(s, factor);
-  PackWeights(s, weights);
-  for (int j = 1; j < key_tiles; ++j) {
-    const int stage = j % kStages;
-    const int before = (j - 1) % kStages;
-    BarrierWait(key_full + 8 * stage, (j / kStages) & 1);
-    BarrierWait(value_full + 8 * before, ((j - 1) / kStages) & 1);
-    PinRegisters(sums);
-    WarpgroupFence();
-    KeyProduct<kDim>(my_queries, keys + stage * S::kTileBytes, s);
-    WarpgroupCommit();
-    ValueProduct<kDim>(weights, values + before * S::kTileBytes, j > 1, sums);
-    WarpgroupCommit();
-    WarpgroupWait<1>();
-    PinRegisters(s);
-    if (lane == 0) BarrierArrive(key_empty + 8 * stage);
-    mask(j);
-    softmax.Update(s, factor);
-    WarpgroupWait<0>();
-    PinRegisters(sums);
-    if (lane == 0) BarrierArrive(value_empty + 8 * before);
-#pragma unroll
-    for (int i = 0; i < kDim / 8; ++i) {
-      sums[4 * i] *= factor[0];
-      sums[4 * i + 1] *= factor[0];
-      sums[4 * i + 2] *= factor[1];
-      sums[4 * i + 3] *= factor[1];
-    }
-    PackWeights(s, weights);
-  }
-  const int last = (key_tiles - 1) % kStages;
-  BarrierWait(value_full + 8 * last, ((key_tiles - 1) / kStages) & 1);
-  PinRegisters(sums);
-  WarpgroupFence();
-  ValueProduct<kDim>(weights, values + last * S::kTileBytes, key_tiles > 1, sums);
-  WarpgroupCommit();
-  WarpgroupWait<0>();
-  PinRegisters(sums);
-
-  // Each warp turns its 16 rows around in the (now free) query tile, for 16-byte stores.
   if (group == 0) {
     NamedBarrier<2, 128>();
   } else {
     NamedBarrier<3, 128>();
   }
+}
+
+// Hides keys after each row's position. `first`: position of the warpgroup's first row, `position`: of this thread's.
+__device__ __forceinline__ void MaskFuture(int tile, int first, int position, float (&s)[64]) {
+  if (tile * kTile + kTile - 1 <= first) return;  // the whole tile lies before every row
+  const int column = tile * kTile + 2 * (threadIdx.x & 3);
+#pragma unroll
+  for (int i = 0; i < 16; ++i) {
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      if (column + 8 * i + e > position) s[4 * i + e] = kMinusInfinity;
+      if (column + 8 * i + e > position + 8) s[4 * i + 2 + e] = kMinusInfinity;
+    }
+  }
+}
+
+// Each warp turns its 16 rows around in its part of the (now free) query tile, for 16-byte stores.
+template <int kDim>
+__device__ __forceinline__ void StoreRows(const PrefillAttentionArgs& args, const QueryTile& tile, int head, uint8_t* staging,
+                                          const Softmax& softmax, const float (&sums)[kDim / 2]) {
+  constexpr int kChunks = kDim / 8;
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x & 31;
   float inverse[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -254,50 +234,131 @@ __device__ __forceinline__ void Consume(const PrefillAttentionArgs& args, const 
     weight += __shfl_xor_sync(~0u, weight, 2);
     inverse[r] = 1.f / weight;
   }
+  const int row = warp * 16 + (lane >> 2);
 #pragma unroll
-  for (int i = 0; i < kDim / 8; ++i) {
+  for (int i = 0; i < kChunks; ++i) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      *reinterpret_cast<uint32_t*>(shared + TileOffset(my_row + 8 * r, i) + 4 * (lane & 3)) =
+      *reinterpret_cast<uint32_t*>(staging + TileOffset(row + 8 * r, i) + 4 * (lane & 3)) =
           PackBf16(sums[4 * i + 2 * r] * inverse[r], sums[4 * i + 2 * r + 1] * inverse[r]);
     }
   }
   __syncwarp();
   for (int i = lane; i < 16 * kChunks; i += 32) {
-    const int row = warp * 16 + i / kChunks;
-    if (row >= tile.rows) continue;
-    *reinterpret_cast<uint4*>(args.output + (static_cast<int64_t>(tile.row + row) * args.heads + head) * kDim +
-                              i % kChunks * 8) = *reinterpret_cast<const uint4*>(shared + TileOffset(row, i % kChunks));
+    const int out = warp * 16 + i / kChunks;
+    if (out >= tile.rows) continue;
+    *reinterpret_cast<uint4*>(args.output + (static_cast<int64_t>(tile.row + out) * args.heads + head) * kDim +
+                              i % kChunks * 8) =
+        *reinterpret_cast<const uint4*>(staging + TileOffset(out, i % kChunks));
+  }
+}
+
+template <int kDim>
+__device__ __forceinline__ void Consume(const PrefillAttentionArgs& args, const Layout<kDim>& at, uint8_t* shared) {
+  using S = Shape<kDim>;
+  const int lane = threadIdx.x & 31;
+  const int group = threadIdx.x / 128;  // warpgroup
+  const int my_row = threadIdx.x / 32 * 16 + (lane >> 2);  // and + 8
+  float s[64];
+  float sums[kDim / 2];
+  uint32_t weights[8][4];
+  float factor[2];
+  int n = 0;  // key tiles so far, over all items
+  Items items(args);
+  CopyQueries<kDim>(args, items, at.queries, group);
+  FinishQueries(group);
+  while (items.Valid()) {
+    const QueryTile tile = items.Tile();
+    const int head = items.Head();
+    const int buffer = items.round & 1;
+    const uint32_t my_queries = at.queries + buffer * S::kTileBytes + group * 64 * 128;
+    items.Advance();
+    CopyQueries<kDim>(args, items, at.queries + (buffer ^ 1) * S::kTileBytes, group);
+    const int first = tile.position + group * 64;
+    const int position = tile.position + my_row;
+    const int key_tiles = KeyTiles(tile);
+    Softmax softmax;
+
+    BarrierWait(at.key_full + 8 * (n % kStages), (n / kStages) & 1);
+    WarpgroupFence();
+    KeyProduct<kDim>(my_queries, at.keys + n % kStages * S::kTileBytes, s);
+    WarpgroupCommit();
+    WarpgroupWait<0>();
+    PinRegisters(s);
+    if (lane == 0) BarrierArrive(at.key_empty + 8 * (n % kStages));
+    MaskFuture(0, first, position, s);
+    softmax.Update(s, factor);
+    PackWeights(s, weights);
+    for (int j = 1; j < key_tiles; ++j) {
+      const int before = n % kStages;
+      const uint32_t value_parity = (n / kStages) & 1;
+      ++n;
+      const int stage = n % kStages;
+      BarrierWait(at.key_full + 8 * stage, (n / kStages) & 1);
+      BarrierWait(at.value_full + 8 * before, value_parity);
+      PinRegisters(sums);
+      WarpgroupFence();
+      KeyProduct<kDim>(my_queries, at.keys + stage * S::kTileBytes, s);
+      WarpgroupCommit();
+      ValueProduct<kDim>(weights, at.values + before * S::kTileBytes, j > 1, sums);
+      WarpgroupCommit();
+      WarpgroupWait<1>();
+      PinRegisters(s);
+      if (lane == 0) BarrierArrive(at.key_empty + 8 * stage);
+      MaskFuture(j, first, position, s);
+      softmax.Update(s, factor);
+      WarpgroupWait<0>();
+      PinRegisters(sums);
+      if (lane == 0) BarrierArrive(at.value_empty + 8 * before);
+#pragma unroll
+      for (int i = 0; i < kDim / 8; ++i) {
+        sums[4 * i] *= factor[0];
+        sums[4 * i + 1] *= factor[0];
+        sums[4 * i + 2] *= factor[1];
+        sums[4 * i + 3] *= factor[1];
+      }
+      PackWeights(s, weights);
+    }
+    const int last = n % kStages;
+    BarrierWait(at.value_full + 8 * last, (n / kStages) & 1);
+    PinRegisters(sums);
+    WarpgroupFence();
+    ValueProduct<kDim>(weights, at.values + last * S::kTileBytes, key_tiles > 1, sums);
+    WarpgroupCommit();
+    WarpgroupWait<0>();
+    PinRegisters(sums);
+    if (lane == 0) BarrierArrive(at.value_empty + 8 * last);
+    ++n;
+    // Every warp of the group has read its queries; the next ones may have arrived meanwhile.
+    FinishQueries(group);
+    StoreRows<kDim>(args, tile, head, shared + buffer * S::kTileBytes, softmax, sums);
+    if (group == 0) {  // the staging memory is free for the queries after the next
+      NamedBarrier<2, 128>();
+    } else {
+      NamedBarrier<3, 128>();
+    }
   }
 }
 
 template <int kDim>
 __global__ void __launch_bounds__(kThreads, 1) prefill_attention_kernel(const PrefillAttentionArgs args) {
-  using S = Shape<kDim>;
   extern __shared__ uint8_t unaligned[];
   uint8_t* const shared = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(unaligned) + 1023) & ~uintptr_t{1023});
-  const uint32_t queries = SharedAddress(shared);
-  const uint32_t keys = queries + S::kTileBytes;
-  const uint32_t values = keys + kStages * S::kTileBytes;
-  const uint32_t key_full = values + kStages * S::kTileBytes;
+  const Layout<kDim> at(shared);
   const int tid = threadIdx.x;
   if (tid == 0) {
-    for (int i = 0; i < 4 * kStages; ++i) BarrierInit(key_full + 8 * i, (i / kStages) % 2 == 0 ? 1 : kConsumers / 32);
+    for (int i = 0; i < 4 * kStages; ++i) BarrierInit(at.key_full + 8 * i, (i / kStages) % 2 == 0 ? 1 : kConsumers / 32);
     BarrierInitFence();
   }
   __syncthreads();
   WaitForPredecessor();
   ReleaseSuccessor();
-  const QueryTile tile = args.tiles[blockIdx.y];
-  const int head = blockIdx.x;
-  const int key_tiles = (tile.position + tile.rows + kTile - 1) / kTile;
-
   if (tid >= kConsumers) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
-    if (tid == kConsumers) Produce<kDim>(args, tile, head, key_tiles, keys, key_full);
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    if (tid == kConsumers) Produce<kDim>(args, at);
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
-    Consume<kDim>(args, tile, head, key_tiles, shared, key_full);
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    Consume<kDim>(args, at, shared);
   }
 }
 
@@ -306,8 +367,9 @@ cudaError_t Launch(const PrefillAttentionArgs& args, cudaStream_t stream) {
   static const cudaError_t prepared = cudaFuncSetAttribute(
       prefill_attention_kernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, Shape<kDim>::kSharedBytes);
   if (prepared != cudaSuccess) return prepared;
-  const LaunchShape shape{.grid = dim3(args.heads, args.tile_count), .block = dim3(kThreads),
-                          .shared_bytes = Shape<kDim>::kSharedBytes};
+  const int items = args.heads * args.tile_count;
+  const LaunchShape shape{.grid = dim3(items < args.multiprocessors ? items : args.multiprocessors),
+                          .block = dim3(kThreads), .shared_bytes = Shape<kDim>::kSharedBytes};
   return LaunchDependent(prefill_attention_kernel<kDim>, shape, stream, args);
 }
 

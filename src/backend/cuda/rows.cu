@@ -15,10 +15,9 @@ struct RowArgs {
   const float* weight;
   const int32_t* source_rows;
   RowOutput output;
-  int32_t width;
+  int32_t rows, width;
   float epsilon;
   bool write_residual;
-  Prefetch prefetch;
 };
 
 constexpr int kRowThreads = 256;
@@ -34,165 +33,249 @@ __device__ __forceinline__ void Unpack(const uint4& vector, float (&values)[kVec
   }
 }
 
-// values ← values × token × channel[k …] + bias[k …]
-__device__ __forceinline__ void ApplyScales(const RowScales& scales, float token, int k, float (&values)[kVector]) {
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float4 channel = make_float4(1.f, 1.f, 1.f, 1.f);
-    float4 bias = make_float4(0.f, 0.f, 0.f, 0.f);
-    if (scales.channel != nullptr) channel = __ldg(reinterpret_cast<const float4*>(scales.channel + k) + half);
-    if (scales.bias != nullptr) bias = __ldg(reinterpret_cast<const float4*>(scales.bias + k) + half);
-    float* v = values + 4 * half;
-    v[0] = fmaf(v[0], token * channel.x, bias.x);
-    v[1] = fmaf(v[1], token * channel.y, bias.y);
-    v[2] = fmaf(v[2], token * channel.z, bias.z);
-    v[3] = fmaf(v[3], token * channel.w, bias.w);
-  }
-}
-
-// Sum of `sum` and maximum of `peak` over the CTA, then over the cluster that shares the row.
-__device__ __forceinline__ void ReduceRow(float& sum, float& peak) {
-  __shared__ float2 warp_parts[kRowThreads / 32];
-  __shared__ float2 cluster_parts[8];
+// Sums of `sum` and maxima of `peak` over the CTA, then over the cluster that shares the rows.
+template <int kRows>
+__device__ __forceinline__ void ReduceRows(float (&sum)[kRows], float (&peak)[kRows]) {
+  __shared__ float2 warp_parts[kRowThreads / 32][kRows];
+  __shared__ float2 cluster_parts[8][kRows];
   const int tid = threadIdx.x;
 #pragma unroll
-  for (int offset = 16; offset > 0; offset >>= 1) {
-    sum += __shfl_xor_sync(~0u, sum, offset);
-    peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, offset));
-  }
-  if ((tid & 31) == 0) warp_parts[tid >> 5] = make_float2(sum, peak);
-  __syncthreads();
-  sum = peak = 0.f;
+  for (int r = 0; r < kRows; ++r) {
 #pragma unroll
-  for (int warp = 0; warp < kRowThreads / 32; ++warp) {
-    sum += warp_parts[warp].x;
-    peak = fmaxf(peak, warp_parts[warp].y);
+    for (int offset = 16; offset > 0; offset >>= 1) {
+      sum[r] += __shfl_xor_sync(~0u, sum[r], offset);
+      peak[r] = fmaxf(peak[r], __shfl_xor_sync(~0u, peak[r], offset));
+    }
+    if ((tid & 31) == 0) warp_parts[tid >> 5][r] = make_float2(sum[r], peak[r]);
+  }
+  __syncthreads();
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    sum[r] = peak[r] = 0.f;
+#pragma unroll
+    for (int warp = 0; warp < kRowThreads / 32; ++warp) {
+      sum[r] += warp_parts[warp][r].x;
+      peak[r] = fmaxf(peak[r], warp_parts[warp][r].y);
+    }
   }
   const int ctas = gridDim.x;  // the cluster spans x
   if (ctas == 1) return;
   ClusterWait();  // every CTA of the cluster has started: its shared memory exists
   if (tid < ctas) {
-    const uint32_t slot = ClusterAddress(SharedAddress(&cluster_parts[blockIdx.x]), tid);
-    asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(slot), "f"(sum), "f"(peak) : "memory");
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const uint32_t slot = ClusterAddress(SharedAddress(&cluster_parts[blockIdx.x][r]), tid);
+      asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(slot), "f"(sum[r]), "f"(peak[r]) : "memory");
+    }
   }
   ClusterArrive();
   ClusterWait();
-  sum = peak = 0.f;
-  for (int i = 0; i < ctas; ++i) {
-    sum += cluster_parts[i].x;
-    peak = fmaxf(peak, cluster_parts[i].y);
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    sum[r] = peak[r] = 0.f;
+    for (int i = 0; i < ctas; ++i) {
+      sum[r] += cluster_parts[i][r].x;
+      peak[r] = fmaxf(peak[r], cluster_parts[i][r].y);
+    }
   }
 }
 
-// A cluster of gridDim.x CTAs a row; each thread keeps kPer vectors of it in registers between the two passes.
-template <RowKind kKind, int kPer>
+// The two vectors that an output vector of one row comes from.
+template <RowKind kKind>
+__device__ __forceinline__ void LoadRow(const RowArgs& args, int source, int k, uint4& first, uint4& second) {
+  first = second = make_uint4(0, 0, 0, 0);
+  const int64_t row = source;
+  if (args.input != nullptr) first = LoadStreaming(args.input + row * args.input_stride + k);
+  if (kKind == RowKind::kNorm) second = LoadStreaming(args.residual + row * args.width + k);
+  if (kKind == RowKind::kSwiGlu) second = LoadStreaming(args.input + row * args.input_stride + args.width + k);
+}
+
+// One vector of one row before normalization and quantization, as BF16: the new residual stream, SwiGLU, or the input.
+template <RowKind kKind>
+__device__ __forceinline__ void Combine(const RowArgs& args, const uint4& first, const uint4& second,
+                                        const float (&scale)[2][kVector], const float (&bias)[2][kVector], float token,
+                                        uint32_t (&packed)[4]) {
+  if (kKind == RowKind::kQuantize) {
+    packed[0] = first.x;
+    packed[1] = first.y;
+    packed[2] = first.z;
+    packed[3] = first.w;
+    return;
+  }
+  float x[kVector];
+  float y[kVector];
+  Unpack(first, x);
+  Unpack(second, y);
+#pragma unroll
+  for (int j = 0; j < kVector; ++j) {
+    x[j] = fmaf(x[j], token * scale[0][j], bias[0][j]);
+    if (kKind == RowKind::kNorm) {
+      x[j] += y[j];
+    } else {
+      y[j] = fmaf(y[j], token * scale[1][j], bias[1][j]);
+      x[j] = __fdividef(x[j], 1.f + __expf(-x[j])) * y[j];
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < 4; ++j) packed[j] = PackBf16(x[2 * j], x[2 * j + 1]);
+}
+
+__device__ __forceinline__ void LoadFloats(const float* from, int k, float otherwise, float (&values)[kVector]) {
+  float4 low = make_float4(otherwise, otherwise, otherwise, otherwise);
+  float4 high = low;
+  if (from != nullptr) {
+    low = __ldg(reinterpret_cast<const float4*>(from + k));
+    high = __ldg(reinterpret_cast<const float4*>(from + k) + 1);
+  }
+  values[0] = low.x;
+  values[1] = low.y;
+  values[2] = low.z;
+  values[3] = low.w;
+  values[4] = high.x;
+  values[5] = high.y;
+  values[6] = high.z;
+  values[7] = high.w;
+}
+
+// A cluster of gridDim.x CTAs takes kRows rows at a time, so that channel scales are read once for all of them; each thread
+// keeps kPer vectors of each row in registers between the two passes.
+template <RowKind kKind, int kPer, int kRows>
 __global__ void __launch_bounds__(kRowThreads) row_kernel(const RowArgs args) {
   const int tid = threadIdx.x;
-  const int row = blockIdx.y;
+  const int first_row = blockIdx.y * kRows;
   const int share = args.width / gridDim.x;  // a multiple of kVector
   const int begin = share * blockIdx.x;
   const int end = begin + share;
-  if (tid == 0) {
-    PrefetchShare(args.prefetch.data, args.prefetch.bytes, row * gridDim.x + blockIdx.x, gridDim.x * gridDim.y);
-  }
   if (gridDim.x > 1) ClusterArrive();
   WaitForPredecessor();
   ReleaseSuccessor();
 
-  const int source = args.source_rows != nullptr ? args.source_rows[row] : row;
-  const float token = args.scales.token != nullptr ? __ldcg(args.scales.token + source) : 1.f;
-  uint4 first[kPer];
-  uint4 second[kPer];
+  int source[kRows];
+  float token[kRows];
 #pragma unroll
-  for (int i = 0; i < kPer; ++i) {
-    const int k = begin + (i * kRowThreads + tid) * kVector;
-    first[i] = second[i] = make_uint4(0, 0, 0, 0);
-    if (k >= end) continue;
-    if (args.input != nullptr) first[i] = LoadStreaming(args.input + static_cast<int64_t>(source) * args.input_stride + k);
-    if (kKind == RowKind::kNorm) {
-      second[i] = LoadStreaming(args.residual + static_cast<int64_t>(source) * args.width + k);
-    } else if (kKind == RowKind::kSwiGlu) {
-      second[i] = LoadStreaming(args.input + static_cast<int64_t>(source) * args.input_stride + args.width + k);
+  for (int r = 0; r < kRows; ++r) {
+    const int row = min(first_row + r, args.rows - 1);  // rows past the end repeat the last one
+    source[r] = args.source_rows != nullptr ? args.source_rows[row] : row;
+    token[r] = args.scales.token != nullptr ? __ldcg(args.scales.token + source[r]) : 1.f;
+  }
+  uint4 first[kPer][kRows];
+  uint4 second[kPer][kRows];
+  uint32_t packed[kPer][kRows][4];
+  float sum[kRows] = {};
+  float peak[kRows] = {};
+  if (kRows == 1) {  // few rows: everything in flight at once
+#pragma unroll
+    for (int i = 0; i < kPer; ++i) {
+      const int k = begin + (i * kRowThreads + tid) * kVector;
+      if (k < end) LoadRow<kKind>(args, source[0], k, first[i][0], second[i][0]);
     }
   }
-
-  float values[kPer][kVector];
-  float sum = 0.f;
-  float peak = 0.f;
 #pragma unroll
   for (int i = 0; i < kPer; ++i) {
     const int k = begin + (i * kRowThreads + tid) * kVector;
-    float(&x)[kVector] = values[i];
-    float y[kVector];
-    Unpack(first[i], x);
     if (k >= end) continue;
-    if (kKind != RowKind::kQuantize && args.input != nullptr) ApplyScales(args.scales, token, k, x);
-    if (kKind == RowKind::kSwiGlu) {
-      Unpack(second[i], y);
-      ApplyScales(args.scales, token, args.width + k, y);
+    if (kRows > 1) {
 #pragma unroll
-      for (int j = 0; j < kVector; ++j) x[j] = __fdividef(x[j], 1.f + __expf(-x[j])) * y[j];
-    } else if (kKind == RowKind::kNorm) {
-      Unpack(second[i], y);
-      uint32_t packed[4];
+      for (int r = 0; r < kRows; ++r) LoadRow<kKind>(args, source[r], k, first[i][r], second[i][r]);
+    }
+    float scale[2][kVector];
+    float bias[2][kVector];
+    float weight[kVector];
+    if (kKind != RowKind::kQuantize) {
+      LoadFloats(args.scales.channel, k, 1.f, scale[0]);
+      LoadFloats(args.scales.bias, k, 0.f, bias[0]);
+    }
+    if (kKind == RowKind::kSwiGlu) {
+      LoadFloats(args.scales.channel, args.width + k, 1.f, scale[1]);
+      LoadFloats(args.scales.bias, args.width + k, 0.f, bias[1]);
+    }
+    if (kKind == RowKind::kNorm) LoadFloats(args.weight, k, 1.f, weight);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      uint32_t(&words)[4] = packed[i][r];
+      Combine<kKind>(args, first[i][r], second[i][r], scale, bias, token[r], words);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        packed[j] = PackBf16(x[2 * j] + y[2 * j], x[2 * j + 1] + y[2 * j + 1]);
-        const float2 rounded = UnpackBf16(packed[j]);  // what a later reader of the residual stream sees
-        x[2 * j] = rounded.x;
-        x[2 * j + 1] = rounded.y;
-        sum += rounded.x * rounded.x + rounded.y * rounded.y;
+        float2 x = UnpackBf16(words[j]);
+        if (kKind == RowKind::kNorm) {
+          sum[r] += x.x * x.x + x.y * x.y;
+          x.x *= weight[2 * j];
+          x.y *= weight[2 * j + 1];
+        }
+        peak[r] = fmaxf(peak[r], fmaxf(fabsf(x.x), fabsf(x.y)));
       }
-      if (args.write_residual) {
-        *reinterpret_cast<uint4*>(args.residual + static_cast<int64_t>(source) * args.width + k) =
-            make_uint4(packed[0], packed[1], packed[2], packed[3]);
+      if (kKind == RowKind::kNorm && args.write_residual && first_row + r < args.rows) {
+        *reinterpret_cast<uint4*>(args.residual + static_cast<int64_t>(source[r]) * args.width + k) =
+            make_uint4(words[0], words[1], words[2], words[3]);
       }
-      const float4 w0 = __ldg(reinterpret_cast<const float4*>(args.weight + k));
-      const float4 w1 = __ldg(reinterpret_cast<const float4*>(args.weight + k) + 1);
-      const float weight[kVector] = {w0.x, w0.y, w0.z, w0.w, w1.x, w1.y, w1.z, w1.w};
-#pragma unroll
-      for (int j = 0; j < kVector; ++j) x[j] *= weight[j];
     }
-#pragma unroll
-    for (int j = 0; j < kVector; ++j) peak = fmaxf(peak, fabsf(x[j]));
   }
 
-  ReduceRow(sum, peak);
-  const float norm = kKind == RowKind::kNorm ? rsqrtf(sum / static_cast<float>(args.width) + args.epsilon) : 1.f;
-  const float scale = fmaxf(peak * norm, 1e-10f) * (1.f / 448.f);
-  const float factor = args.output.fp8 != nullptr ? norm / scale : norm;
-  if (args.output.fp8 != nullptr && tid == 0 && blockIdx.x == 0) args.output.scale[row] = scale;
+  ReduceRows<kRows>(sum, peak);
+  float factor[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const float norm = kKind == RowKind::kNorm ? rsqrtf(sum[r] / static_cast<float>(args.width) + args.epsilon) : 1.f;
+    const float scale = fmaxf(peak[r] * norm, 1e-10f) * (1.f / 448.f);
+    factor[r] = args.output.fp8 != nullptr ? norm / scale : norm;
+    if (args.output.fp8 != nullptr && tid == 0 && blockIdx.x == 0 && first_row + r < args.rows) {
+      args.output.scale[first_row + r] = scale;
+    }
+  }
 #pragma unroll
   for (int i = 0; i < kPer; ++i) {
     const int k = begin + (i * kRowThreads + tid) * kVector;
     if (k >= end) continue;
-    const float(&x)[kVector] = values[i];
-    const int64_t at = static_cast<int64_t>(row) * args.width + k;
-    if (args.output.fp8 != nullptr) {
-      const uint32_t low = PackFp8(x[0] * factor, x[1] * factor) | PackFp8(x[2] * factor, x[3] * factor) << 16;
-      const uint32_t high = PackFp8(x[4] * factor, x[5] * factor) | PackFp8(x[6] * factor, x[7] * factor) << 16;
-      *reinterpret_cast<uint2*>(args.output.fp8 + at) = make_uint2(low, high);
-    } else {
-      *reinterpret_cast<uint4*>(args.output.bf16 + at) =
-          make_uint4(PackBf16(x[0] * factor, x[1] * factor), PackBf16(x[2] * factor, x[3] * factor),
-                     PackBf16(x[4] * factor, x[5] * factor), PackBf16(x[6] * factor, x[7] * factor));
+    float weight[kVector];
+    if (kKind == RowKind::kNorm) LoadFloats(args.weight, k, 1.f, weight);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (first_row + r >= args.rows) continue;
+      float x[kVector];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const float2 pair = UnpackBf16(packed[i][r][j]);
+        x[2 * j] = pair.x * factor[r];
+        x[2 * j + 1] = pair.y * factor[r];
+        if (kKind == RowKind::kNorm) {
+          x[2 * j] *= weight[2 * j];
+          x[2 * j + 1] *= weight[2 * j + 1];
+        }
+      }
+      const int64_t at = static_cast<int64_t>(first_row + r) * args.width + k;
+      if (args.output.fp8 != nullptr) {
+        *reinterpret_cast<uint2*>(args.output.fp8 + at) =
+            make_uint2(PackFp8(x[0], x[1]) | PackFp8(x[2], x[3]) << 16, PackFp8(x[4], x[5]) | PackFp8(x[6], x[7]) << 16);
+      } else {
+        *reinterpret_cast<uint4*>(args.output.bf16 + at) =
+            make_uint4(PackBf16(x[0], x[1]), PackBf16(x[2], x[3]), PackBf16(x[4], x[5]), PackBf16(x[6], x[7]));
+      }
     }
   }
 }
 
-// Few rows: spread each over a cluster, for latency. Many rows: as few CTAs a row as registers allow.
+template <RowKind kKind, int kPer, int kRows>
+cudaError_t LaunchRowsAs(const RowArgs& args, int ctas, cudaStream_t stream) {
+  return LaunchDependent(
+      row_kernel<kKind, kPer, kRows>,
+      {.grid = dim3(ctas, (args.rows + kRows - 1) / kRows), .block = dim3(kRowThreads), .cluster = ctas}, stream, args);
+}
+
+// Few rows: spread each over a cluster, for latency. Many rows: several at a time in each cluster.
 template <RowKind kKind>
-cudaError_t LaunchRows(const RowArgs& args, int rows, cudaStream_t stream) {
+cudaError_t LaunchRows(const RowArgs& args, cudaStream_t stream) {
   constexpr int kPerCta = kRowThreads * kVector;  // with one vector a thread
-  constexpr int kMost = 4;
+  const bool few = args.rows <= 64;
   int ctas = 1;
-  const int target = rows <= 64 ? kPerCta : kMost * kPerCta;
-  while (ctas < 8 && args.width > target * ctas && args.width % (2 * ctas * kVector) == 0) ctas *= 2;
+  while (ctas < 8 && args.width > (few ? 1 : 2) * kPerCta * ctas && args.width % (2 * ctas * kVector) == 0) ctas *= 2;
   const int share = args.width / ctas;
-  const LaunchShape shape{.grid = dim3(ctas, rows), .block = dim3(kRowThreads), .cluster = ctas};
-  if (share <= kPerCta) return LaunchDependent(row_kernel<kKind, 1>, shape, stream, args);
-  if (share <= 2 * kPerCta) return LaunchDependent(row_kernel<kKind, 2>, shape, stream, args);
-  if (share <= kMost * kPerCta) return LaunchDependent(row_kernel<kKind, kMost>, shape, stream, args);
+  if (share <= kPerCta) {
+    return few ? LaunchRowsAs<kKind, 1, 1>(args, ctas, stream) : LaunchRowsAs<kKind, 1, 4>(args, ctas, stream);
+  }
+  if (share <= 2 * kPerCta) {
+    return few ? LaunchRowsAs<kKind, 2, 1>(args, ctas, stream) : LaunchRowsAs<kKind, 2, 4>(args, ctas, stream);
+  }
+  if (share <= 4 * kPerCta) return LaunchRowsAs<kKind, 4, 1>(args, ctas, stream);
   return cudaErrorInvalidValue;  // wider than 8 × 8192
 }
 
@@ -207,77 +290,99 @@ __global__ void embed_kernel(const EmbedArgs args) {
   for (int i = threadIdx.x; i < args.width / kVector; i += blockDim.x) to[i] = __ldg(from + i);
 }
 
-// A thread rotates 8 pairs of one head. Non-interleaved pairs lie in two vectors half a head apart.
-template <bool kInterleaved>
+// A thread rotates 8 pairs of one head, of kRows rows. Non-interleaved pairs lie in two vectors half a head apart.
+template <bool kInterleaved, int kRows>
 __global__ void __launch_bounds__(128) rope_append_kernel(const RopeAppendArgs args) {
-  const int tid = threadIdx.x;
-  if (tid == 0) {
-    PrefetchShare(args.prefetch.data, args.prefetch.bytes, blockIdx.x * gridDim.y + blockIdx.y, gridDim.x * gridDim.y);
-  }
   WaitForPredecessor();
   ReleaseSuccessor();
+  const int tid = threadIdx.x;
   const int dim = args.cache.head_dim;
   const int threads_per_head = dim / 16;
   const int head = blockIdx.y * (128 / threads_per_head) + tid / threads_per_head;
   const int kv_heads = args.cache.kv_heads;
   const int all_heads = args.heads + 2 * kv_heads;
-  const int row = blockIdx.x;
-  const int position = args.info[row].position;
-  if (head >= all_heads || position < 0) return;
+  if (head >= all_heads) return;
   const int lane = tid % threads_per_head;
   const int at[2] = {kInterleaved ? lane * 16 : lane * 8, kInterleaved ? lane * 16 + 8 : dim / 2 + lane * 8};
-  __nv_bfloat16* const base = args.qkv + static_cast<int64_t>(row) * all_heads * dim + head * dim;
-  const float token = args.scales.token != nullptr ? __ldcg(args.scales.token + row) : 1.f;
-  float x[2][kVector];
+  const int first_row = blockIdx.x * kRows;
+  __nv_bfloat16* const base = args.qkv + static_cast<int64_t>(first_row) * all_heads * dim + head * dim;
+  RowInfo info[kRows];
+  uint4 raw[kRows][2];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    info[r].position = -1;
+    if (first_row + r >= args.rows) continue;
+    info[r] = args.info[first_row + r];
+#pragma unroll
+    for (int v = 0; v < 2; ++v) raw[r][v] = LoadStreaming(base + static_cast<int64_t>(r) * all_heads * dim + at[v]);
+  }
+  float scale[2][kVector];
+  float bias[2][kVector];
 #pragma unroll
   for (int v = 0; v < 2; ++v) {
-    Unpack(LoadStreaming(base + at[v]), x[v]);
-    ApplyScales(args.scales, token, head * dim + at[v], x[v]);
+    LoadFloats(args.scales.channel, head * dim + at[v], 1.f, scale[v]);
+    LoadFloats(args.scales.bias, head * dim + at[v], 0.f, bias[v]);
   }
+  const bool is_query = head < args.heads;
   const bool is_value = head >= args.heads + kv_heads;
-  if (!is_value) {
-    const float2* table = args.rotary + static_cast<int64_t>(position) * (dim / 2) + lane * 8;
 #pragma unroll
-    for (int i = 0; i < kVector; ++i) {
-      const float2 turn = __ldg(table + i);
-      float& a = kInterleaved ? x[i >> 2][2 * (i & 3)] : x[0][i];
-      float& b = kInterleaved ? x[i >> 2][2 * (i & 3) + 1] : x[1][i];
-      const float rotated = a * turn.x - b * turn.y;
-      b = b * turn.x + a * turn.y;
-      a = rotated;
-    }
-  }
-  if (head < args.heads) {
+  for (int r = 0; r < kRows; ++r) {
+    if (info[r].position < 0) continue;
+    const float token = args.scales.token != nullptr ? __ldcg(args.scales.token + first_row + r) : 1.f;
+    float x[2][kVector];
 #pragma unroll
     for (int v = 0; v < 2; ++v) {
-      uint32_t words[4];
+      Unpack(raw[r][v], x[v]);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        words[i] = PackHalf(fminf(fmaxf(x[v][2 * i] * args.query_scale, -65504.f), 65504.f),
-                            fminf(fmaxf(x[v][2 * i + 1] * args.query_scale, -65504.f), 65504.f));
-      }
-      *reinterpret_cast<uint4*>(base + at[v]) = make_uint4(words[0], words[1], words[2], words[3]);
+      for (int i = 0; i < kVector; ++i) x[v][i] = fmaf(x[v][i], token * scale[v][i], bias[v][i]);
     }
-    return;
-  }
-  const int kv_head = (head - args.heads) % kv_heads;
-  const int row_bytes = args.cache.fp8 ? dim : 2 * dim;
-  const int slot = position & (kBlockTokens - 1);
-  uint8_t* const place =
-      args.cache.base + KvOffset(args.info[row].block, kv_head, args.layer, kv_heads, args.cache.layers, row_bytes) +
-      (is_value ? kBlockTokens * row_bytes : 0) + slot * row_bytes;
+    if (!is_value) {
+      const float4* table =
+          reinterpret_cast<const float4*>(args.rotary + static_cast<int64_t>(info[r].position) * (dim / 2) + lane * 8);
 #pragma unroll
-  for (int v = 0; v < 2; ++v) {
-    const float(&y)[kVector] = x[v];
-    if (args.cache.fp8) {
-      const int chunk = SwizzleChunk(at[v] / 16, slot, row_bytes / 16);
-      const uint32_t low = PackFp8(y[0], y[1]) | PackFp8(y[2], y[3]) << 16;
-      const uint32_t high = PackFp8(y[4], y[5]) | PackFp8(y[6], y[7]) << 16;
-      *reinterpret_cast<uint2*>(place + chunk * 16 + at[v] % 16) = make_uint2(low, high);
-    } else {
-      const int chunk = SwizzleChunk(at[v] / 8, slot, row_bytes / 16);
-      *reinterpret_cast<uint4*>(place + chunk * 16) =
-          make_uint4(PackBf16(y[0], y[1]), PackBf16(y[2], y[3]), PackBf16(y[4], y[5]), PackBf16(y[6], y[7]));
+      for (int i = 0; i < kVector; ++i) {
+        const float4 turns = __ldg(table + i / 2);  // cosine and sine of two pairs
+        const float cosine = i & 1 ? turns.z : turns.x;
+        const float sine = i & 1 ? turns.w : turns.y;
+        float& a = kInterleaved ? x[i >> 2][2 * (i & 3)] : x[0][i];
+        float& b = kInterleaved ? x[i >> 2][2 * (i & 3) + 1] : x[1][i];
+        const float rotated = a * cosine - b * sine;
+        b = b * cosine + a * sine;
+        a = rotated;
+      }
+    }
+    if (is_query) {
+#pragma unroll
+      for (int v = 0; v < 2; ++v) {
+        uint32_t words[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          words[i] = PackHalf(fminf(fmaxf(x[v][2 * i] * args.query_scale, -65504.f), 65504.f),
+                              fminf(fmaxf(x[v][2 * i + 1] * args.query_scale, -65504.f), 65504.f));
+        }
+        *reinterpret_cast<uint4*>(base + static_cast<int64_t>(r) * all_heads * dim + at[v]) =
+            make_uint4(words[0], words[1], words[2], words[3]);
+      }
+      continue;
+    }
+    const int kv_head = (head - args.heads) % kv_heads;
+    const int row_bytes = args.cache.fp8 ? dim : 2 * dim;
+    const int slot = info[r].position & (kBlockTokens - 1);
+    uint8_t* const place =
+        args.cache.base + KvOffset(info[r].block, kv_head, args.layer, kv_heads, args.cache.layers, row_bytes) +
+        (is_value ? kBlockTokens * row_bytes : 0) + slot * row_bytes;
+#pragma unroll
+    for (int v = 0; v < 2; ++v) {
+      const float(&y)[kVector] = x[v];
+      if (args.cache.fp8) {
+        const int chunk = SwizzleChunk(at[v] / 16, slot, row_bytes / 16);
+        *reinterpret_cast<uint2*>(place + chunk * 16 + at[v] % 16) =
+            make_uint2(PackFp8(y[0], y[1]) | PackFp8(y[2], y[3]) << 16, PackFp8(y[4], y[5]) | PackFp8(y[6], y[7]) << 16);
+      } else {
+        const int chunk = SwizzleChunk(at[v] / 8, slot, row_bytes / 16);
+        *reinterpret_cast<uint4*>(place + chunk * 16) =
+            make_uint4(PackBf16(y[0], y[1]), PackBf16(y[2], y[3]), PackBf16(y[4], y[5]), PackBf16(y[6], y[7]));
+      }
     }
   }
 }
@@ -338,29 +443,35 @@ cudaError_t LaunchEmbed(const EmbedArgs& args, cudaStream_t stream) {
 }
 
 cudaError_t LaunchRmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
-  return LaunchRows<RowKind::kNorm>(RowArgs{args.residual, args.delta, args.width, args.delta_scales, args.weight,
-                                            args.source_rows, args.output, args.width, args.epsilon, args.write_residual,
-                                            args.prefetch},
-                                    args.rows, stream);
+  return LaunchRows<RowKind::kNorm>(
+      RowArgs{args.residual, args.delta, args.width, args.delta_scales, args.weight, args.source_rows, args.output,
+              args.rows, args.width, args.epsilon, args.write_residual},
+      stream);
 }
 
 cudaError_t LaunchSwiGlu(const SwiGluArgs& args, cudaStream_t stream) {
   return LaunchRows<RowKind::kSwiGlu>(RowArgs{nullptr, args.gate_up, 2 * args.width, args.scales, nullptr, nullptr,
-                                              args.output, args.width, 0.f, false, args.prefetch},
-                                      args.rows, stream);
+                                              args.output, args.rows, args.width, 0.f, false},
+                                      stream);
 }
 
 cudaError_t LaunchQuantize(const QuantizeArgs& args, cudaStream_t stream) {
   return LaunchRows<RowKind::kQuantize>(RowArgs{nullptr, args.input, args.width, {}, nullptr, nullptr, args.output,
-                                                args.width, 0.f, false, args.prefetch},
-                                        args.rows, stream);
+                                                args.rows, args.width, 0.f, false},
+                                        stream);
 }
 
 cudaError_t LaunchRopeAppend(const RopeAppendArgs& args, cudaStream_t stream) {
   const int heads_per_cta = 128 / (args.cache.head_dim / 16);
   const int all_heads = args.heads + 2 * args.cache.kv_heads;
-  const LaunchShape shape{.grid = dim3(args.rows, (all_heads + heads_per_cta - 1) / heads_per_cta), .block = dim3(128)};
-  return LaunchDependent(args.interleaved ? rope_append_kernel<true> : rope_append_kernel<false>, shape, stream, args);
+  const int rows_per_cta = args.rows <= 64 ? 1 : 4;
+  const LaunchShape shape{.grid = dim3((args.rows + rows_per_cta - 1) / rows_per_cta,
+                                       (all_heads + heads_per_cta - 1) / heads_per_cta),
+                          .block = dim3(128)};
+  if (rows_per_cta == 1) {
+    return LaunchDependent(args.interleaved ? rope_append_kernel<true, 1> : rope_append_kernel<false, 1>, shape, stream, args);
+  }
+  return LaunchDependent(args.interleaved ? rope_append_kernel<true, 4> : rope_append_kernel<false, 4>, shape, stream, args);
 }
 
 cudaError_t LaunchRotaryTable(float2* table, const float* inverse_frequencies, int32_t positions, int32_t half_dim,

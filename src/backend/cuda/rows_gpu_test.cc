@@ -69,8 +69,7 @@ TEST_P(RowsTest, NormAddsScaledDeltaAndQuantizes) {
                            .rows = rows,
                            .width = width,
                            .epsilon = 1e-5f,
-                           .write_residual = true,
-                           .prefetch = {device_delta.get(), int64_t{rows} * width * 2}},
+                           .write_residual = true},
                           nullptr),
             cudaSuccess);
   std::vector<std::vector<double>> reference(rows, std::vector<double>(width));
@@ -104,8 +103,7 @@ TEST_P(RowsTest, SwiGlu) {
                           .scales = {device_token.get(), device_channel.get(), nullptr},
                           .output = output.Arguments(),
                           .rows = rows,
-                          .width = width,
-                          .prefetch = {}},
+                          .width = width},
                          nullptr),
             cudaSuccess);
   std::vector<std::vector<double>> reference(rows, std::vector<double>(width));
@@ -129,8 +127,7 @@ TEST_P(RowsTest, Quantize) {
   ASSERT_EQ(LaunchQuantize({.input = device_input.as<__nv_bfloat16>(),
                             .output = output.Arguments(),
                             .rows = rows,
-                            .width = width,
-                            .prefetch = {}},
+                            .width = width},
                            nullptr),
             cudaSuccess);
   std::vector<std::vector<double>> reference(rows, std::vector<double>(width));
@@ -162,8 +159,7 @@ TEST(RowsTest, NormTakesNamedRowsAndLeavesTheResidual) {
                            .rows = 3,
                            .width = kWidth,
                            .epsilon = 1e-5f,
-                           .write_residual = false,
-                           .prefetch = {}},
+                           .write_residual = false},
                           nullptr),
             cudaSuccess);
   std::vector<std::vector<double>> reference(3, std::vector<double>(kWidth));
