@@ -123,4 +123,11 @@ struct CpuOptions {
 };
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const CpuOptions& options);
 
+// One Hopper GPU (backend/cuda/). Defined only where the build found nvcc: see BATON_HAVE_CUDA.
+struct CudaOptions {
+  int32_t device = 0;  // index among the visible ones
+  bool graphs = true;  // decode steps as CUDA graphs
+};
+absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const CudaOptions& options);
+
 }  // namespace baton

@@ -1,0 +1,331 @@
+#include <algorithm>
+#include <numeric>
+
+#include "backend/cuda/gpu_test_support.h"
+#include "backend/cuda/kernels.h"
+#include "device/cuda_device.h"
+
+namespace baton::cuda {
+namespace {
+
+constexpr int kLayers = 3;
+constexpr int kLayer = 1;
+
+// A KV cache with random (never poisoned) contents, read back through the layout's definition.
+class Cache {
+ public:
+  Cache(int kv_heads, int head_dim, bool fp8, int blocks, Random& random)
+      : view_{nullptr, kv_heads, kLayers, head_dim, fp8},
+        row_bytes_(fp8 ? head_dim : 2 * head_dim),
+        device_(int64_t{blocks} * kv_heads * kLayers * 2 * kBlockTokens * row_bytes_) {
+    const int64_t bytes = int64_t{blocks} * kv_heads * kLayers * 2 * kBlockTokens * row_bytes_;
+    if (fp8) {
+      host_ = random.Fp8(bytes);
+    } else {
+      const auto values = random.Bf16(bytes / 2);
+      host_.resize(bytes);
+      std::memcpy(host_.data(), values.data(), bytes);
+    }
+    device_.Upload(host_);
+    view_.base = device_.get();
+  }
+  const KvCacheView& view() const { return view_; }
+  DeviceArray<uint8_t>& device() { return device_; }
+  void ReadBack() { host_ = device_.Download(); }
+
+  float At(int block, int head, int plane, int token, int dim) const {
+    const int element = view_.fp8 ? 1 : 2;
+    const int chunks = row_bytes_ / 16;
+    const int byte = dim * element;
+    const int chunk = chunks >= 8 ? (byte / 16) ^ (token & 7) : (byte / 16) ^ ((token >> 1) & 3);
+    const int64_t at = ((((int64_t{block} * view_.kv_heads + head) * kLayers + kLayer) * 2 + plane) * kBlockTokens + token) *
+                           row_bytes_ +
+                       chunk * 16 + byte % 16;
+    if (view_.fp8) return Fp8ToFloat(host_[at]);
+    uint16_t bits;
+    std::memcpy(&bits, host_.data() + at, 2);
+    return Bf16ToFloat(bits);
+  }
+
+ private:
+  KvCacheView view_;
+  int row_bytes_;
+  DeviceArray<uint8_t> device_;
+  std::vector<uint8_t> host_;
+};
+
+std::vector<int32_t> ShuffledBlocks(int count, Random& random) {
+  std::vector<int32_t> blocks(count);
+  std::iota(blocks.begin(), blocks.end(), 0);
+  for (int i = count - 1; i > 0; --i) std::swap(blocks[i], blocks[random.Below(i + 1)]);
+  return blocks;
+}
+
+// Exact attention of one query row over tokens [0, length).
+std::vector<double> Reference(const Cache& cache, const int32_t* table, int length, int kv_head, const float* query) {
+  const int dim = cache.view().head_dim;
+  std::vector<double> scores(length);
+  double top = -1e300;
+  for (int t = 0; t < length; ++t) {
+    double score = 0;
+    for (int d = 0; d < dim; ++d) score += double{query[d]} * cache.At(table[t / 128], kv_head, 0, t % 128, d);
+    scores[t] = score;
+    top = std::max(top, score);
+  }
+  std::vector<double> out(dim, 0.0);
+  double sum = 0;
+  for (int t = 0; t < length; ++t) {
+    const double weight = std::exp2(scores[t] - top);
+    sum += weight;
+    for (int d = 0; d < dim; ++d) out[d] += weight * cache.At(table[t / 128], kv_head, 1, t % 128, d);
+  }
+  for (double& x : out) x /= sum;
+  return out;
+}
+
+uint16_t FloatToHalfBits(float value) {  // of values that FP16 holds exactly after BF16 rounding, scaled by 2^-4
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const int exponent = static_cast<int>((bits >> 23) & 255) - 127 + 15;
+  if (exponent <= 0) return static_cast<uint16_t>((bits >> 16) & 0x8000);
+  return static_cast<uint16_t>(((bits >> 16) & 0x8000) | exponent << 10 | ((bits >> 13) & 1023));
+}
+
+struct Queries {
+  Queries(int rows, int stride, Random& random) : values(int64_t{rows} * stride), bits(int64_t{rows} * stride) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      bits[i] = FloatToHalfBits(Bf16ToFloat(FloatToBf16(random.Normal(0.18f))));
+      values[i] = HalfToFloat(bits[i]);
+    }
+  }
+  std::vector<float> values;
+  std::vector<uint16_t> bits;
+};
+
+struct Heads {
+  int heads, kv_heads, dim;
+  bool fp8;
+};
+
+class AttentionTest : public testing::TestWithParam<Heads> {};
+
+void CheckDecode(const Heads& heads, const std::vector<int32_t>& lengths, Random& random) {
+  const int sequences = static_cast<int>(lengths.size());
+  std::vector<int32_t> offsets, prefix = {0};
+  int blocks = 0;
+  for (int length : lengths) {
+    offsets.push_back(blocks);
+    blocks += (length + 127) / 128;
+    prefix.push_back(prefix.back() + (length + 15) / 16);
+  }
+  Cache cache(heads.kv_heads, heads.dim, heads.fp8, blocks, random);
+  const auto table = ShuffledBlocks(blocks, random);
+  const int stride = (heads.heads + 2 * heads.kv_heads) * heads.dim;
+  const Queries queries(sequences, stride, random);
+  const DeviceArray<uint16_t> query(queries.bits);
+  const DeviceArray<int32_t> device_table(table), device_offsets(offsets), device_lengths(lengths), device_prefix(prefix);
+  DeviceArray<uint16_t> output(int64_t{sequences} * heads.heads * heads.dim);
+  int processors = 0;
+  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, 0);
+  DeviceArray<uint8_t> partial(DecodeAttentionPartialBytes(processors));
+  DeviceArray<uint32_t> counters(std::vector<uint32_t>(sequences * heads.kv_heads, 0));
+  for (int run = 0; run < 2; ++run) {  // the second finds the counters as the first left them
+    output.Poison();
+    ASSERT_EQ(LaunchDecodeAttention({.query = query.as<__half>(),
+                                     .cache = cache.view(),
+                                     .block_table = device_table.get(),
+                                     .table_offset = device_offsets.get(),
+                                     .length = device_lengths.get(),
+                                     .unit_prefix = device_prefix.get(),
+                                     .output = output.as<__nv_bfloat16>(),
+                                     .partial = partial.as<float>(),
+                                     .counters = counters.get(),
+                                     .sequences = sequences,
+                                     .heads = heads.heads,
+                                     .layer = kLayer,
+                                     .query_stride = stride,
+                                     .multiprocessors = processors},
+                                    nullptr),
+              cudaSuccess);
+    const auto out = output.Download();
+    RelativeError error;
+    for (int s = 0; s < sequences; ++s) {
+      for (int head = 0; head < heads.heads; head += std::max(1, heads.heads / 8)) {
+        if (lengths[s] == 0) continue;
+        const auto reference = Reference(cache, table.data() + offsets[s], lengths[s],
+                                         head / (heads.heads / heads.kv_heads),
+                                         queries.values.data() + int64_t{s} * stride + head * heads.dim);
+        for (int d = 0; d < heads.dim; ++d) {
+          error.Add(Bf16ToFloat(out[(int64_t{s} * heads.heads + head) * heads.dim + d]), reference[d]);
+        }
+      }
+    }
+    EXPECT_LT(error.value(), 4e-3) << sequences << " sequences";
+  }
+}
+
+TEST_P(AttentionTest, DecodeOfMixedLengths) {
+  Random random(FreshSeed());
+  CheckDecode(GetParam(), {1, 7, 16, 17, 128, 129, 3000, 5, 255, 1023, 0, 300, 64, 2, 777, 15, 0}, random);
+}
+TEST_P(AttentionTest, DecodeOfOneShortSequence) {
+  Random random(FreshSeed());
+  CheckDecode(GetParam(), {5}, random);
+  CheckDecode(GetParam(), {200, 0, 0, 0}, random);
+}
+TEST_P(AttentionTest, DecodeOfRandomLengths) {
+  Random random(FreshSeed());
+  std::vector<int32_t> lengths;
+  for (int i = 0; i < 24; ++i) lengths.push_back(static_cast<int32_t>(random.Below(900)));
+  CheckDecode(GetParam(), lengths, random);
+}
+
+TEST_P(AttentionTest, PrefillOfSeveralSequences) {
+  const Heads heads = GetParam();
+  Random random(FreshSeed());
+  struct Item {
+    int start, count;
+  };
+  const std::vector<Item> items = {{0, 300}, {0, 1}, {77, 130}, {1000, 129}, {128, 128}, {0, 17}};
+  std::vector<GatherTile> gather;
+  std::vector<QueryTile> tiles;
+  int rows = 0;
+  int blocks = 0;
+  for (const Item& item : items) blocks += (item.start + item.count + 127) / 128;
+  Cache cache(heads.kv_heads, heads.dim, heads.fp8, blocks, random);
+  const auto table = ShuffledBlocks(blocks, random);
+  std::vector<int> first_row, first_tile;
+  int tile = 0;
+  for (const Item& item : items) {
+    first_row.push_back(rows);
+    first_tile.push_back(tile);
+    const int end = item.start + item.count;
+    for (int done = 0; done < item.count; done += 128) {
+      tiles.push_back({rows + done, std::min(128, item.count - done), item.start + done, tile});
+    }
+    for (int at = 0; at < end; at += 128) {
+      gather.push_back({table[tile], tile, std::min(128, end - at)});
+      ++tile;
+    }
+    rows += item.count;
+  }
+  const int stride = (heads.heads + 2 * heads.kv_heads) * heads.dim;
+  const Queries queries(rows, stride, random);
+  const DeviceArray<uint16_t> query(queries.bits);
+  const DeviceArray<GatherTile> device_gather(gather);
+  const DeviceArray<QueryTile> device_tiles(tiles);
+  DeviceArray<uint16_t> scratch(int64_t{tile} * heads.kv_heads * 2 * 128 * heads.dim);
+  DeviceArray<uint16_t> output(int64_t{rows} * heads.heads * heads.dim);
+  ASSERT_EQ(LaunchGatherKv(cache.view(), device_gather.get(), tile, kLayer, scratch.as<__half>(), nullptr), cudaSuccess);
+  ASSERT_EQ(LaunchPrefillAttention({.query = query.as<__half>(),
+                                    .scratch = scratch.as<__half>(),
+                                    .tiles = device_tiles.get(),
+                                    .output = output.as<__nv_bfloat16>(),
+                                    .tile_count = static_cast<int32_t>(tiles.size()),
+                                    .heads = heads.heads,
+                                    .kv_heads = heads.kv_heads,
+                                    .head_dim = heads.dim,
+                                    .query_stride = stride,
+                                    .multiprocessors = 7},  // several items for each CTA
+                                   nullptr),
+            cudaSuccess);
+  const auto out = output.Download();
+  for (uint16_t x : out) ASSERT_NE(x, 0xffff);  // everything is written
+  RelativeError error;
+  for (size_t i = 0; i < items.size(); ++i) {
+    for (int q = 0; q < items[i].count; q += q < 4 ? 1 : 13) {
+      const int head = static_cast<int>(random.Below(heads.heads));
+      const int row = first_row[i] + q;
+      const auto reference = Reference(cache, table.data() + first_tile[i], items[i].start + q + 1,
+                                       head / (heads.heads / heads.kv_heads),
+                                       queries.values.data() + int64_t{row} * stride + head * heads.dim);
+      for (int d = 0; d < heads.dim; ++d) {
+        error.Add(Bf16ToFloat(out[(int64_t{row} * heads.heads + head) * heads.dim + d]), reference[d]);
+      }
+    }
+  }
+  EXPECT_LT(error.value(), 4e-3);
+}
+
+TEST_P(AttentionTest, RotatesAndAppends) {
+  const Heads heads = GetParam();
+  for (const bool interleaved : {false, true}) {
+    Random random(FreshSeed());
+    constexpr int kRows = 37;
+    constexpr int kPositions = 700;
+    const int all = heads.heads + 2 * heads.kv_heads;
+    const int width = all * heads.dim;
+    Cache cache(heads.kv_heads, heads.dim, heads.fp8, kRows, random);
+    const auto table = ShuffledBlocks(kRows, random);
+    std::vector<RowInfo> info;
+    for (int row = 0; row < kRows; ++row) {
+      info.push_back({0, row == 5 ? -1 : static_cast<int32_t>(random.Below(kPositions)), table[row]});
+    }
+    const auto qkv = random.Bf16(int64_t{kRows} * width, 100.0f);
+    const auto token = random.Floats(kRows, 0.005f, 0.02f);
+    const auto channel = random.Floats(width, 0.5f, 1.5f);
+    const auto bias = random.Floats(width, -1.0f, 1.0f);
+    std::vector<float> frequencies;
+    for (int i = 0; i < heads.dim / 2; ++i) frequencies.push_back(std::pow(10000.0f, -2.0f * i / heads.dim));
+    DeviceArray<uint16_t> device_qkv(qkv);
+    const DeviceArray<float> device_token(token), device_channel(channel), device_bias(bias), device_frequencies(frequencies);
+    const DeviceArray<RowInfo> device_info(info);
+    DeviceArray<float2> rotary(kPositions * heads.dim / 2);
+    ASSERT_EQ(LaunchRotaryTable(rotary.get(), device_frequencies.get(), kPositions, heads.dim / 2, nullptr), cudaSuccess);
+    ASSERT_EQ(LaunchRopeAppend({.qkv = device_qkv.as<__nv_bfloat16>(),
+                                .scales = {device_token.get(), device_channel.get(), device_bias.get()},
+                                .rotary = rotary.get(),
+                                .info = device_info.get(),
+                                .cache = cache.view(),
+                                .rows = kRows,
+                                .heads = heads.heads,
+                                .layer = kLayer,
+                                .query_scale = 0.25f,
+                                .interleaved = interleaved},
+                               nullptr),
+              cudaSuccess);
+    const auto out = device_qkv.Download();
+    cache.ReadBack();
+    RelativeError query_error, cache_error;
+    for (int row = 0; row < kRows; ++row) {
+      if (info[row].position < 0) continue;
+      for (int head = 0; head < all; ++head) {
+        std::vector<double> x(heads.dim);
+        for (int d = 0; d < heads.dim; ++d) {
+          const int64_t at = int64_t{row} * width + head * heads.dim + d;
+          x[d] = Bf16ToFloat(qkv[at]) * double{token[row]} * channel[head * heads.dim + d] + bias[head * heads.dim + d];
+        }
+        if (head < heads.heads + heads.kv_heads) {
+          for (int i = 0; i < heads.dim / 2; ++i) {
+            const double angle = double{frequencies[i]} * info[row].position;
+            double& a = x[interleaved ? 2 * i : i];
+            double& b = x[interleaved ? 2 * i + 1 : i + heads.dim / 2];
+            const double rotated = a * std::cos(angle) - b * std::sin(angle);
+            b = b * std::cos(angle) + a * std::sin(angle);
+            a = rotated;
+          }
+        }
+        for (int d = 0; d < heads.dim; ++d) {
+          if (head < heads.heads) {
+            query_error.Add(HalfToFloat(out[int64_t{row} * width + head * heads.dim + d]), x[d] * 0.25);
+            continue;
+          }
+          const int plane = head >= heads.heads + heads.kv_heads;
+          const float stored = cache.At(info[row].block, (head - heads.heads) % heads.kv_heads, plane,
+                                        info[row].position % 128, d);
+          const float rounded = heads.fp8 ? Fp8ToFloat(FloatToFp8(static_cast<float>(x[d])))
+                                          : Bf16ToFloat(FloatToBf16(static_cast<float>(x[d])));
+          cache_error.Add(stored, rounded);
+        }
+      }
+    }
+    EXPECT_LT(query_error.value(), 5e-4);
+    EXPECT_LT(cache_error.value(), 2e-3);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Heads, AttentionTest,
+                         testing::Values(Heads{64, 8, 128, true}, Heads{32, 8, 128, false}, Heads{9, 3, 64, true},
+                                         Heads{9, 3, 64, false}, Heads{8, 1, 128, true}, Heads{4, 4, 64, true}));
+
+}  // namespace
+}  // namespace baton::cuda

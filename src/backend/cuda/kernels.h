@@ -1,0 +1,191 @@
+// The device kernels of the CUDA backend, as plain launchers: pointers are device memory unless said, every launch goes
+// into `stream` and returns the launch's error. Shapes stand beside the pointers; all matrices are row-major.
+//
+// Numbers: linear layers multiply FP8 (or BF16) with unit scales and leave BF16 sums; whoever reads them next multiplies
+// by token scale × channel scale and adds the bias (RowScales). So no GEMM needs an epilogue of its own.
+// Programmatic dependent launch: every kernel here may start while its predecessor ends; it waits before it touches
+// anything that an earlier kernel wrote, and lets its successor start only after that.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace baton::cuda {
+
+inline constexpr int kBlockTokens = 128;  // tokens of a KV block
+inline constexpr int kQueryTile = 128;    // query tokens of one prefill-attention tile
+
+struct RowScales {
+  const float* token = nullptr;    // [rows]; null: 1
+  const float* channel = nullptr;  // [width]; null: 1
+  const float* bias = nullptr;     // [width]; null: 0
+};
+
+// Where a row kernel leaves its result: FP8 with one scale a row, or BF16.
+struct RowOutput {
+  uint8_t* fp8 = nullptr;  // [rows][width]; null: use bf16
+  float* scale = nullptr;  // [rows]
+  __nv_bfloat16* bf16 = nullptr;
+};
+
+// The KV cache: [block][kv_head][layer][K,V][token][head_dim]; inside a row, 16-byte chunk q of token t lies at
+// q ^ (t & 7), or at q ^ (t / 2 & 3) in rows of 64 bytes.
+struct KvCacheView {
+  uint8_t* base = nullptr;
+  int32_t kv_heads = 0;
+  int32_t layers = 0;
+  int32_t head_dim = 0;  // 64 or 128
+  bool fp8 = false;      // E4M3, else BF16
+};
+
+// ---- rows ----
+struct RowInfo {
+  int32_t token;
+  int32_t position;  // in its sequence; -1: a row of padding
+  int32_t block;     // the KV block of that position
+};
+
+struct EmbedArgs {
+  const __nv_bfloat16* table;  // [vocabulary][width]
+  const RowInfo* info;         // [rows]
+  __nv_bfloat16* residual;     // [rows][width]
+  int32_t rows, width, vocabulary;
+};
+cudaError_t LaunchEmbed(const EmbedArgs& args, cudaStream_t stream);
+
+struct RmsNormArgs {
+  __nv_bfloat16* residual;     // [*][width]; receives residual + delta when write_residual
+  const __nv_bfloat16* delta;  // [*][width] sums of a linear layer, or null
+  RowScales delta_scales;
+  const float* weight;         // [width]
+  const int32_t* source_rows;  // [rows]: which rows to take; null: all in order
+  RowOutput output;
+  int32_t rows, width;
+  float epsilon;
+  bool write_residual;
+};
+cudaError_t LaunchRmsNorm(const RmsNormArgs& args, cudaStream_t stream);
+
+struct SwiGluArgs {
+  const __nv_bfloat16* gate_up;  // [rows][2 × width]: gate, then up
+  RowScales scales;              // channel and bias: [2 × width]
+  RowOutput output;
+  int32_t rows, width;
+};
+cudaError_t LaunchSwiGlu(const SwiGluArgs& args, cudaStream_t stream);
+
+struct QuantizeArgs {
+  const __nv_bfloat16* input;  // [rows][width]
+  RowOutput output;
+  int32_t rows, width;
+};
+cudaError_t LaunchQuantize(const QuantizeArgs& args, cudaStream_t stream);
+
+struct RopeAppendArgs {
+  __nv_bfloat16* qkv;  // [rows][(heads + 2 kv_heads) × head_dim] sums; its Q part becomes FP16, rotated and × query_scale
+  RowScales scales;
+  const float2* rotary;      // [max position][head_dim / 2]: cosine, sine
+  const RowInfo* info;       // [rows]
+  KvCacheView cache;
+  int32_t rows, heads, layer;
+  float query_scale;  // softmax scale × log2(e)
+  bool interleaved;   // pairs (2i, 2i + 1) instead of (i, i + head_dim / 2)
+};
+cudaError_t LaunchRopeAppend(const RopeAppendArgs& args, cudaStream_t stream);
+
+cudaError_t LaunchRotaryTable(float2* table, const float* inverse_frequencies, int32_t positions, int32_t half_dim,
+                              cudaStream_t stream);
+// Converts [n] FP32 or FP16 to BF16.
+cudaError_t LaunchToBf16(const void* input, bool fp32, __nv_bfloat16* output, int64_t n, cudaStream_t stream);
+// Dummy weights: element i of a tensor is a function of (seed, i), about normal with the given deviation.
+cudaError_t LaunchFillBf16(__nv_bfloat16* output, int64_t n, uint64_t seed, float deviation, cudaStream_t stream);
+cudaError_t LaunchFillFp8(uint8_t* output, int64_t n, uint64_t seed, float deviation, cudaStream_t stream);
+cudaError_t LaunchFillFloat(float* output, int64_t n, uint64_t seed, float low, float high, cudaStream_t stream);
+
+// ---- attention ----
+// One query row for each sequence, over the paged cache. Work is cut into equal shares of a flat (sequence, head, 16
+// tokens) axis, one share a CTA; the last CTA of a (sequence, head) adds the parts up.
+struct DecodeAttentionArgs {
+  const __half* query;           // row s at query + s × query_stride: [heads × head_dim], scaled
+  KvCacheView cache;             // E4M3 or BF16, head_dim 64 or 128
+  const int32_t* block_table;    // the tables of all sequences, one after another
+  const int32_t* table_offset;   // [sequences]: where each one's begins
+  const int32_t* length;         // [sequences] tokens; 0: a row of padding
+  const int32_t* unit_prefix;    // [sequences + 1]: running sum of ceil(length / 16)
+  __nv_bfloat16* output;         // [sequences][heads × head_dim]; rows of padding are left alone
+  float* partial;                // DecodeAttentionWorkspace bytes, with the counters after it
+  uint32_t* counters;            // [sequences × kv_heads], zero before and after
+  int32_t sequences, heads, layer, query_stride, multiprocessors;
+};
+int64_t DecodeAttentionPartialBytes(int32_t multiprocessors);
+cudaError_t LaunchDecodeAttention(const DecodeAttentionArgs& args, cudaStream_t stream);
+
+// Prefill attention reads FP16 copies of the cache's K and V in tiles of 128 tokens, laid out as the tensor cores want
+// them: tile × kv_head × (K, V) × 128 × head_dim. LaunchGatherKv makes them.
+struct GatherTile {
+  int32_t block;   // of the cache
+  int32_t tile;    // of the scratch
+  int32_t tokens;  // valid ones, 1 to 128; the rest become zeros
+};
+cudaError_t LaunchGatherKv(const KvCacheView& cache, const GatherTile* tiles, int32_t count, int32_t layer, __half* scratch,
+                           cudaStream_t stream);
+
+struct QueryTile {
+  int32_t row;         // first row of the batch
+  int32_t rows;        // 1 to 128
+  int32_t position;    // of the first row in its sequence
+  int32_t first_tile;  // of its sequence, in the scratch
+};
+struct PrefillAttentionArgs {
+  const __half* query;  // row r at query + r × query_stride, scaled
+  const __half* scratch;
+  const QueryTile* tiles;  // longest first
+  __nv_bfloat16* output;   // [rows][heads × head_dim]
+  int32_t tile_count, heads, kv_heads, head_dim, query_stride, multiprocessors;
+};
+cudaError_t LaunchPrefillAttention(const PrefillAttentionArgs& args, cudaStream_t stream);
+
+// ---- sampling ----
+// The rules of backend/sampler.h, a CTA a row. Weights are fixed-point numbers, so sums do not depend on their order; a
+// token can differ from the CPU's only where a draw or a top-p mass falls within rounding of a boundary, or among equal
+// weights at the edge of top-p, which stay here.
+inline constexpr int kMaxTopLogprobs = 20;
+
+struct LogitChange {  // in this order
+  int32_t token;
+  float bias;        // added; minus infinity masks
+  float repetition;  // divides what is positive, multiplies the rest; 1: none
+  float penalty;     // subtracted
+  float raw;         // receives the logit before
+};
+struct SampleRow {
+  uint64_t seed, choice, position;  // key of the draw (core/random.h)
+  int32_t logits_row;
+  int32_t target;             // score this token of the raw logits instead of sampling; -1: sample
+  float inverse_temperature;  // 0: greedy
+  float top_p;                // 1: off
+  float min_p;                // 0: off
+  int32_t top_k;              // 0: off
+  int32_t top_logprobs;       // -1: none
+  int32_t change_begin, change_count;
+};
+struct SampleResult {
+  int32_t token;
+  float logprob;
+  int32_t finite;  // 0: a logit was not a finite number
+  int32_t top_count;
+  int32_t top_tokens[kMaxTopLogprobs];
+  float top_logprobs[kMaxTopLogprobs];
+};
+struct SampleArgs {
+  float* logits;  // [rows][vocabulary]; changed where a row has changes
+  const SampleRow* rows;
+  LogitChange* changes;  // tokens are unique within a row
+  SampleResult* results;  // [count], may be pinned host memory
+  int32_t count, vocabulary;
+};
+cudaError_t LaunchSample(const SampleArgs& args, cudaStream_t stream);
+
+}  // namespace baton::cuda

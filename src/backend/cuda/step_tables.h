@@ -1,0 +1,67 @@
+// A StepPlan's tables on the device, at addresses that stay: a CUDA graph keeps reading the same ones.
+//
+// Threading: one thread; Upload may only be called when the previous step has ended. Ownership: holds all of its memory.
+// Errors: ResourceExhausted. Limits: a step with more logit changes than ever before moves the tables; see `generation`.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/step_plan.h"
+#include "device/cuda_device.h"
+
+namespace baton::cuda {
+
+class StepTables {
+ public:
+  struct Sizes {
+    int32_t max_batch_tokens = 0;
+    int32_t max_sequences = 0;
+    int32_t max_blocks = 0;     // of one sequence
+    int32_t max_score_rows = 0;  // prompt log-probabilities computed at once
+  };
+  static absl::StatusOr<StepTables> Create(const Sizes& sizes);
+
+  absl::Status Upload(const StepPlan& plan, cudaStream_t stream);
+  // Rows and samples of one chunk of prompt log-probabilities; waits for the stream first.
+  absl::Status UploadScores(std::span<const int32_t> rows, std::span<const SampleRow> samples, cudaStream_t stream);
+
+  // Grows when addresses changed: graphs made before are void.
+  int32_t generation() const { return generation_; }
+
+  const RowInfo* rows() const { return At<RowInfo>(rows_); }
+  const int32_t* length() const { return At<int32_t>(length_); }
+  const int32_t* table_offset() const { return At<int32_t>(table_offset_); }
+  const int32_t* unit_prefix() const { return At<int32_t>(unit_prefix_); }
+  const int32_t* block_table() const { return At<int32_t>(block_table_); }
+  const int32_t* sample_rows() const { return At<int32_t>(sample_rows_); }
+  const SampleRow* samples() const { return At<SampleRow>(samples_); }
+  const GatherTile* gather_tiles() const { return At<GatherTile>(gather_tiles_); }
+  const QueryTile* query_tiles() const { return At<QueryTile>(query_tiles_); }
+  const int32_t* score_rows() const { return At<int32_t>(score_rows_); }
+  const SampleRow* score_samples() const { return At<SampleRow>(score_samples_); }
+  LogitChange* changes() const { return changes_.as<LogitChange>(); }
+
+ private:
+  struct Region {
+    int64_t offset = 0;
+    int64_t bytes = 0;
+  };
+  template <typename T>
+  T* At(const Region& region) const {
+    return reinterpret_cast<T*>(device_.data() + region.offset);
+  }
+  Region Reserve(int64_t bytes);
+  absl::Status Copy(const Region& region, const void* data, int64_t bytes, cudaStream_t stream);
+  absl::Status ReserveChanges(int64_t count);
+
+  int64_t used_ = 0;
+  int32_t generation_ = 0;
+  CudaMemory host_, device_;
+  CudaMemory host_changes_, changes_;
+  // The first ones are adjacent and small: a decode step copies them at once.
+  Region length_, table_offset_, unit_prefix_, sample_rows_, samples_;
+  Region rows_, block_table_, gather_tiles_, query_tiles_, score_rows_, score_samples_;
+};
+
+}  // namespace baton::cuda

@@ -1,0 +1,255 @@
+// Folders: engine
+// The whole engine on a GPU against the same engine on the CPU, with dummy weights; and against itself in other batches.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <random>
+
+#include "engine/llama.h"
+#include "model/dummy.h"
+#include "model/shape_preset.h"
+
+namespace baton {
+namespace {
+
+Model MakeModel(const std::string& preset, int32_t layers, int32_t vocabulary) {
+  ModelParts parts;
+  parts.config = *ShapePreset(preset);
+  parts.config.num_layers = layers;
+  parts.config.vocabulary = vocabulary;
+  parts.config.bos = 0;
+  parts.config.eos = {1};
+  EXPECT_TRUE(MakeDummyWeights(7, parts).ok());
+  auto model = Model::Create(std::move(parts), preset);
+  EXPECT_TRUE(model.ok()) << model.status();
+  return *std::move(model);
+}
+
+float Fp8ToFloat(uint8_t bits) {
+  const int exponent = (bits >> 3) & 15;
+  const float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(bits & 7), -9)
+                                        : std::ldexp(static_cast<float>(8 + (bits & 7)), exponent - 10);
+  return bits & 0x80 ? -magnitude : magnitude;
+}
+
+// The same model with its FP8 weights as floats, for the CPU.
+Model Dequantized(const Model& model) {
+  ModelParts parts;
+  parts.config = model.config();
+  parts.config.quantization = {};
+  for (const auto& [name, view] : model.tensors()) {
+    if (name.ends_with("_scale")) continue;
+    parts.tensors[name] = view;
+    if (view.dtype != DType::kF8E4M3) continue;
+    auto values = std::make_shared<std::vector<float>>(view.rows() * view.columns());
+    const auto* scales = reinterpret_cast<const float*>(model.Find(name + "_scale")->data);
+    for (int64_t i = 0; i < std::ssize(*values); ++i) {
+      (*values)[i] = Fp8ToFloat(view.data[i]) * scales[i / view.columns()];
+    }
+    TensorView& out = parts.tensors[name];
+    out.dtype = DType::kF32;
+    out.data = reinterpret_cast<const uint8_t*>(values->data());
+    out.bytes = std::ssize(*values) * 4;
+    parts.memory.push_back(values);
+  }
+  auto made = Model::Create(std::move(parts), "dequantized");
+  EXPECT_TRUE(made.ok()) << made.status();
+  return *std::move(made);
+}
+
+std::unique_ptr<Engine> MakeEngine(const Model& model, bool cuda, DType kv, bool graphs = true) {
+  auto backend = cuda ? CreateCudaBackend({.graphs = graphs}) : CreateCpuBackend({.threads = 8});
+  EXPECT_TRUE(backend.ok()) << backend.status();
+  EngineOptions options;
+  options.kv_bytes = int64_t{1} << 30;
+  options.kv_dtype = kv;
+  options.max_model_len = 4096;
+  options.max_batch_tokens = 1024;
+  auto engine = CreateLlamaEngine(model, *std::move(backend), options);
+  EXPECT_TRUE(engine.ok()) << engine.status();
+  return *std::move(engine);
+}
+
+// One sequence with blocks of its own.
+struct Sequence {
+  Sequence(const Engine& engine, std::vector<TokenId> prompt, int32_t number) : tokens(std::move(prompt)) {
+    prompt_length = static_cast<int32_t>(tokens.size());
+    const int32_t blocks = engine.info().kv.BlocksFor(prompt_length + 64);
+    for (int32_t i = 0; i < blocks; ++i) table.push_back(number * blocks + blocks - 1 - i);
+    sampling.temperature = 0;
+    sampling.top_logprobs = 20;
+  }
+  BatchItem Item(int32_t start, int32_t count, bool sample) const {
+    BatchItem item;
+    item.tokens = tokens;
+    item.prompt_length = prompt_length;
+    item.start = start;
+    item.count = count;
+    item.block_table = table;
+    item.sample = sample;
+    item.sampling = &sampling;
+    return item;
+  }
+  std::vector<TokenId> tokens;
+  int32_t prompt_length = 0;
+  std::vector<BlockId> table;
+  SamplingParams sampling;
+};
+
+StepOutput RunBatch(Engine& engine, const Batch& batch) {
+  auto output = engine.Run(batch, nullptr);
+  EXPECT_TRUE(output.ok()) << output.status();
+  return output.ok() ? *std::move(output) : StepOutput();
+}
+
+std::vector<TokenId> RandomPrompt(const Engine& engine, int32_t length, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<TokenId> tokens(length);
+  for (TokenId& token : tokens) token = static_cast<TokenId>(random() % engine.info().vocabulary);
+  return tokens;
+}
+
+// Prefills in chunks; returns the last token's result.
+SampledToken Prefill(Engine& engine, const Sequence& sequence, int32_t chunk) {
+  SampledToken last;
+  for (int32_t at = 0; at < sequence.prompt_length; at += chunk) {
+    const int32_t count = std::min(chunk, sequence.prompt_length - at);
+    Batch batch;
+    batch.items.push_back(sequence.Item(at, count, at + count == sequence.prompt_length));
+    const StepOutput output = RunBatch(engine, batch);
+    if (output.items.size() == 1) last = output.items[0].sampled;
+  }
+  return last;
+}
+
+// Root mean square difference of the log-probabilities that both lists have; how many they share.
+struct Agreement {
+  double difference = 0;
+  size_t shared = 0;
+};
+Agreement Compare(const SampledToken& a, const SampledToken& b) {
+  std::map<TokenId, float> logprobs;
+  for (const TokenLogprob& entry : a.top_logprobs) logprobs[entry.token] = entry.logprob;
+  Agreement agreement;
+  for (const TokenLogprob& entry : b.top_logprobs) {
+    const auto found = logprobs.find(entry.token);
+    if (found == logprobs.end()) continue;
+    agreement.difference += std::pow(entry.logprob - found->second, 2);
+    ++agreement.shared;
+  }
+  agreement.difference = std::sqrt(agreement.difference / static_cast<double>(std::max<size_t>(agreement.shared, 1)));
+  return agreement;
+}
+
+void ExpectAgreement(const SampledToken& a, const SampledToken& b, double tolerance, size_t shared, const char* what) {
+  ASSERT_EQ(a.top_logprobs.size(), 20u) << what;
+  ASSERT_EQ(b.top_logprobs.size(), 20u) << what;
+  const Agreement agreement = Compare(a, b);
+  std::printf("[ agree    ] %s: %zu of 20 shared, logprobs differ by %.4f\n", what, agreement.shared, agreement.difference);
+  EXPECT_GE(agreement.shared, shared) << what;
+  EXPECT_LT(agreement.difference, tolerance) << what;
+}
+
+void CompareWithCpu(const Model& model, DType kv, double tolerance, size_t shared) {
+  auto cpu = MakeEngine(Dequantized(model), false, DType::kF32);
+  auto cuda = MakeEngine(model, true, kv);
+  for (const int32_t length : {1, 5, 129, 300}) {
+    const auto prompt = RandomPrompt(*cpu, length, 11 + length);
+    const Sequence on_cpu(*cpu, prompt, 0);
+    const Sequence on_cuda(*cuda, prompt, 0);
+    ExpectAgreement(Prefill(*cpu, on_cpu, 1024), Prefill(*cuda, on_cuda, 1024), tolerance, shared, "prefill");
+    ExpectAgreement(Prefill(*cpu, on_cpu, 1024), Prefill(*cuda, on_cuda, 100), tolerance, shared, "chunked prefill");
+  }
+  // Token by token, the last ones from graphs.
+  const auto prompt = RandomPrompt(*cpu, 40, 5);
+  ExpectAgreement(Prefill(*cpu, Sequence(*cpu, prompt, 0), 1024), Prefill(*cuda, Sequence(*cuda, prompt, 0), 1), tolerance,
+                  shared, "decode");
+}
+
+TEST(EngineGpuTest, SmallBf16ModelMatchesTheCpu) {
+  CompareWithCpu(MakeModel("smollm2-135m", 8, 8192), DType::kBF16, 0.03, 16);
+}
+TEST(EngineGpuTest, SmallBf16ModelWithFp8KvIsCloseToTheCpu) {
+  CompareWithCpu(MakeModel("smollm2-135m", 8, 8192), DType::kF8E4M3, 0.2, 8);
+}
+TEST(EngineGpuTest, Fp8ModelIsCloseToTheCpu) {
+  CompareWithCpu(MakeModel("llama-8b-fp8", 2, 8192), DType::kF8E4M3, 0.25, 8);
+}
+
+// A batch of decode rows and prompts at once gives what each gives alone.
+TEST(EngineGpuTest, MixedBatchesMatchSingleOnes) {
+  const Model model = MakeModel("llama-8b-fp8", 2, 8192);
+  auto engine = MakeEngine(model, true, DType::kF8E4M3);
+  std::vector<Sequence> sequences;
+  for (int i = 0; i < 6; ++i) sequences.emplace_back(*engine, RandomPrompt(*engine, 100 + 37 * i, 50 + i), i);
+  std::vector<SampledToken> alone;
+  for (const Sequence& sequence : sequences) alone.push_back(Prefill(*engine, sequence, 1024));
+  Batch batch;
+  for (int i = 0; i < 6; ++i) {
+    const Sequence& s = sequences[i];
+    const int32_t count = i % 2 == 0 ? 1 : 60;  // the tokens before are in the cache
+    batch.items.push_back(s.Item(s.prompt_length - count, count, true));
+  }
+  const StepOutput output = RunBatch(*engine, batch);
+  ASSERT_EQ(output.items.size(), 6u);
+  for (int i = 0; i < 6; ++i) ExpectAgreement(alone[i], output.items[i].sampled, 0.12, 12, "mixed");
+}
+
+// The same decode steps with graphs and without, through all padded sizes.
+TEST(EngineGpuTest, GraphsMatchPlainSteps) {
+  const Model model = MakeModel("llama-8b-fp8", 2, 8192);
+  auto graphs = MakeEngine(model, true, DType::kF8E4M3);
+  auto plain = MakeEngine(model, true, DType::kF8E4M3, false);
+  for (const int count : {1, 3, 8, 30, 64}) {
+    std::vector<Sequence> sequences;
+    for (int i = 0; i < count; ++i) sequences.emplace_back(*graphs, RandomPrompt(*graphs, 20 + i, 900 + i), i);
+    for (Sequence& sequence : sequences) {
+      Prefill(*graphs, sequence, 1024);
+      Prefill(*plain, sequence, 1024);
+    }
+    for (int step = 0; step < 4; ++step) {
+      Batch batch;
+      for (Sequence& sequence : sequences) {
+        sequence.tokens.push_back(static_cast<TokenId>(step + 5));
+        batch.items.push_back(sequence.Item(static_cast<int32_t>(sequence.tokens.size()) - 1, 1, true));
+      }
+      const StepOutput a = RunBatch(*graphs, batch);
+      const StepOutput b = RunBatch(*plain, batch);
+      ASSERT_EQ(a.items.size(), b.items.size());
+      double worst = 0;
+      for (size_t i = 0; i < a.items.size(); ++i) {
+        const Agreement agreement = Compare(a.items[i].sampled, b.items[i].sampled);
+        ASSERT_GE(agreement.shared, 12u);
+        worst = std::max(worst, agreement.difference);
+      }
+      EXPECT_LT(worst, 0.12) << count << " rows, step " << step;
+    }
+  }
+}
+
+TEST(EngineGpuTest, PromptLogprobsMatchTheCpu) {
+  const Model model = MakeModel("smollm2-135m", 4, 8192);
+  auto cpu = MakeEngine(model, false, DType::kF32);
+  auto cuda = MakeEngine(model, true, DType::kBF16);
+  const auto prompt = RandomPrompt(*cpu, 150, 3);
+  std::vector<SampledToken> scores[2];
+  for (int i = 0; i < 2; ++i) {
+    Engine& engine = i == 0 ? *cpu : *cuda;
+    const Sequence sequence(engine, prompt, 0);
+    Batch batch;
+    batch.items.push_back(sequence.Item(0, 150, true));
+    batch.items[0].prompt_logprobs = true;
+    const StepOutput output = RunBatch(engine, batch);
+    ASSERT_EQ(output.items.size(), 1u);
+    scores[i] = output.items[0].prompt_logprobs;
+    ASSERT_EQ(scores[i].size(), 149u);
+  }
+  for (size_t i = 0; i < scores[0].size(); ++i) {
+    EXPECT_EQ(scores[0][i].token, scores[1][i].token);
+    EXPECT_NEAR(scores[0][i].logprob, scores[1][i].logprob, 0.1);
+  }
+}
+
+}  // namespace
+}  // namespace baton
