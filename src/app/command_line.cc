@@ -48,10 +48,13 @@ void AddEngine(CLI::App& app, EngineFlags& flags) {
   app.add_option("--sim", flags.sim,
                  "simulated engine, no model: instant, or key=value,… of step_us, prefill_us, decode_us")
       ->type_name("PROFILE");
+  app.add_option("--device", flags.device, "cpu or cuda [a Hopper GPU if there is one]")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   app.add_option("--cpu-isa", flags.cpu_isa, "force a code path: avx2 or plain")
       ->check(CLI::IsMember({"avx2", "plain"}));
   app.add_option("--kv-cache-dtype", flags.kv_cache_dtype, "stored type of K and V")
-      ->check(CLI::IsMember({"auto", "f16", "f32"}));
+      ->check(CLI::IsMember({"auto", "f16", "f32", "bf16", "fp8"}));
+  app.add_option("--machine-share", flags.machine_share)->check(CLI::Range(1, 1024))->group("");
   app.add_option("--threads", flags.threads, "compute threads of each worker [cores / workers]")
       ->check(CLI::Range(1, 1024));
   app.add_option("--block-size", flags.block_size, "tokens of a KV block [32 on CPUs, 128 on GPUs]")
@@ -117,6 +120,9 @@ CLI::App* AddServe(CLI::App& app, ServeFlags& flags) {
   AddPool(*serve, "--prefill", flags.prefill, "P prefill workers of tensor-parallel size T");
   AddPool(*serve, "--decode", flags.decode, "decode workers, likewise");
   AddPool(*serve, "--hybrid", flags.hybrid, "workers that do both [1x1 when no other is asked for]");
+  serve->add_option("--gpus", flags.gpus, "GPU of each worker, in the order above [0,1,2,…]")
+      ->delimiter(',')
+      ->check(CLI::Range(0, 1023));
   AddFrontend(*serve, flags.frontend);
   AddPath(*serve, flags.min_path_gbps, flags.transfer_throttle_gbps, flags.abort_on_leak);
   AddCommon(*serve, flags.common);
@@ -130,6 +136,7 @@ CLI::App* AddWorker(CLI::App& app, WorkerFlags& flags) {
   AddEngine(*worker, flags.engine);
   AddChild(*worker, flags.child);
   worker->add_option("--id", flags.id, "place in the deployment");
+  worker->add_option("--gpu", flags.engine.gpu, "index of its GPU")->check(CLI::Range(0, 1023));
   worker->add_option("--role", flags.role, "prefill, decode or hybrid")
       ->check(CLI::IsMember({"prefill", "decode", "hybrid"}));
   worker->add_option("--listen", flags.listen, "address of its sessions: unix:/path")->required();
@@ -221,6 +228,11 @@ std::variant<Command, int> ParseCommandLine(int argc, char** argv) {
     if (serve_flags.decode.workers + serve_flags.hybrid.workers == 0) {
       return Complain("baton serve: prefill workers alone answer nobody; add --decode 1x1 or --hybrid 1x1");
     }
+    const int workers = serve_flags.prefill.workers + serve_flags.decode.workers + serve_flags.hybrid.workers;
+    if (!serve_flags.gpus.empty() && static_cast<int>(serve_flags.gpus.size()) != workers) {
+      return Complain(Cat("baton serve: --gpus names ", serve_flags.gpus.size(), " GPUs for ", workers,
+                          " workers; expected one for each"));
+    }
     return Command(serve_flags);
   }
   return 2;
@@ -235,8 +247,10 @@ std::vector<std::string> EngineArguments(const EngineFlags& flags) {
   if (!flags.model.empty()) arguments.push_back(flags.model);
   add("--load-format", flags.load_format);
   if (!flags.sim.empty()) add("--sim", flags.sim);
+  add("--device", flags.device);
   if (!flags.cpu_isa.empty()) add("--cpu-isa", flags.cpu_isa);
   add("--kv-cache-dtype", flags.kv_cache_dtype);
+  add("--machine-share", Cat(flags.machine_share));
   if (flags.threads > 0) add("--threads", Cat(flags.threads));
   if (flags.block_size > 0) add("--block-size", Cat(flags.block_size));
   if (flags.max_num_seqs > 0) add("--max-num-seqs", Cat(flags.max_num_seqs));

@@ -4,8 +4,8 @@
 #include <fstream>
 #include <string>
 
+#include "app/backend_choice.h"
 #include "app/version.h"
-#include "backend/backend.h"
 #include "device/machine.h"
 
 namespace baton {
@@ -31,6 +31,7 @@ int RunDevices() {
   if (auto backend = CreateCpuBackend({.threads = 1}); backend.ok()) {
     std::printf("      code path: %s (--cpu-isa forces another)\n", (*backend)->info().instruction_set.c_str());
   }
+  for (const std::string& line : DescribeGpus()) std::printf("%s\n", line.c_str());
   return 0;
 }
 

@@ -4,9 +4,8 @@
 #include <map>
 #include <numeric>
 
-#include "backend/backend.h"
+#include "app/backend_choice.h"
 #include "base/log.h"
-#include "device/machine.h"
 #include "engine/llama.h"
 #include "model/model.h"
 
@@ -80,16 +79,21 @@ absl::StatusOr<LoadedEngine> LoadSimulated(const EngineFlags& flags) {
   return LoadedEngine{std::move(engine), std::move(scheduler), prefill_us > 0 ? 1e6 / prefill_us : 0};
 }
 
-EngineOptions OptionsFor(const EngineFlags& flags, const Model& model, std::function<void(double)> on_progress) {
-  EngineOptions options{
-      .block_size = flags.block_size, .max_model_len = flags.max_model_len, .on_progress = std::move(on_progress)};
-  const double gib =
-      flags.kv_cache_gib > 0
-          ? flags.kv_cache_gib
-          : std::clamp(0.4 * static_cast<double>(ReadMachineLimits().available_bytes) / kGib, 0.0625, 2.0);
-  options.kv_bytes = static_cast<int64_t>(gib * kGib);
-  if (flags.kv_cache_dtype == "f16") options.kv_dtype = DType::kF16;
-  if (flags.kv_cache_dtype == "f32") options.kv_dtype = DType::kF32;
+absl::StatusOr<DType> KvType(const std::string& name) {
+  if (name == "f16") return DType::kF16;
+  if (name == "f32") return DType::kF32;
+  if (name == "bf16") return DType::kBF16;
+  if (name == "fp8") return DType::kF8E4M3;
+  return InvalidArgument("KV cache type '", name, "': expected f16, f32, bf16 or fp8");
+}
+
+EngineOptions OptionsFor(const EngineFlags& flags, const Model& model, const BackendChoice& choice,
+                         std::function<void(double)> on_progress) {
+  EngineOptions options{.kv_bytes = choice.kv_bytes,
+                        .block_size = flags.block_size,
+                        .max_model_len = flags.max_model_len,
+                        .on_progress = std::move(on_progress)};
+  if (flags.kv_cache_gib > 0) options.kv_bytes = static_cast<int64_t>(flags.kv_cache_gib * kGib);
   options.max_sequences = flags.max_num_seqs > 0 ? flags.max_num_seqs : kDefaultSequences;
   options.max_batch_tokens = std::max(flags.max_num_batched_tokens, kDefaultBatchTokens) + options.max_sequences;
   options.end_tokens = model.generation().eos.empty() ? model.config().eos : model.generation().eos;
@@ -133,10 +137,12 @@ absl::StatusOr<LoadedEngine> LoadEngine(const EngineFlags& flags, std::function<
   BATON_ASSIGN_OR_RETURN(
       const Model model,
       LoadModel(flags.model, flags.load_format == "dummy" ? LoadFormat::kDummy : LoadFormat::kAuto, flags.seed));
-  const int32_t threads = flags.threads > 0 ? flags.threads : ReadMachineLimits().cores;
-  BATON_ASSIGN_OR_RETURN(auto backend, CreateCpuBackend({.threads = threads, .instruction_set = flags.cpu_isa}));
-  const EngineOptions options = OptionsFor(flags, model, std::move(on_progress));
-  BATON_ASSIGN_OR_RETURN(auto engine, CreateLlamaEngine(model, std::move(backend), options));
+  BATON_ASSIGN_OR_RETURN(BackendChoice choice, ChooseBackend(flags, model.weight_bytes()));
+  EngineOptions options = OptionsFor(flags, model, choice, std::move(on_progress));
+  if (flags.kv_cache_dtype != "auto") {
+    BATON_ASSIGN_OR_RETURN(options.kv_dtype, KvType(flags.kv_cache_dtype));
+  }
+  BATON_ASSIGN_OR_RETURN(auto engine, CreateLlamaEngine(model, std::move(choice.backend), options));
   BATON_ASSIGN_OR_RETURN(const double rate, MeasurePrefill(*engine));
   LogDebug("prefill measures ", static_cast<int64_t>(rate), " tokens/s");
   SchedulerOptions scheduler = SchedulerFor(flags, engine->info(), rate, options.end_tokens);

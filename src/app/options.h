@@ -15,8 +15,11 @@ struct EngineFlags {
   std::string model;                    // file, directory, or with load_format dummy also a shape's name
   std::string load_format = "auto";     // "auto" or "dummy"
   std::string sim;                      // simulated engine: a profile, see ParseSimProfile
+  std::string device = "auto";          // "auto": a Hopper GPU if there is one, else the CPU; "cpu", "cuda"
+  int32_t gpu = 0;                      // index of this worker's GPU
   std::string cpu_isa;                  // "", "avx2", "plain"
-  std::string kv_cache_dtype = "auto";  // "auto", "f16", "f32"
+  std::string kv_cache_dtype = "auto";  // "auto", "f16", "f32", "bf16", "fp8"
+  int32_t machine_share = 1;            // workers that share this machine's cores and memory
   int32_t threads = 0;
   int32_t block_size = 0;  // tokens
   int32_t max_num_seqs = 0;
@@ -57,6 +60,7 @@ struct ServeFlags {
   EngineFlags engine;
   FrontendFlags frontend;
   PoolFlag prefill, decode, hybrid;
+  std::vector<int32_t> gpus;  // one for each worker, in the order prefill, decode, hybrid; empty: 0, 1, 2, …
   double min_path_gbps = 0;
   double transfer_throttle_gbps = 0;  // tests: no faster than this
   bool abort_on_leak = false;         // tests

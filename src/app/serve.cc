@@ -9,7 +9,6 @@
 
 #include "app/command_line.h"
 #include "base/log.h"
-#include "device/machine.h"
 #include "supervisor/supervisor.h"
 
 namespace baton {
@@ -128,18 +127,6 @@ std::vector<ChildSpec> Children(const ServeFlags& flags, const std::string& fold
   return children;
 }
 
-// Cores and memory are divided among the workers of this machine.
-void DivideTheMachine(ServeFlags& flags) {
-  const int workers = flags.prefill.workers + flags.decode.workers + flags.hybrid.workers;
-  const MachineLimits machine = ReadMachineLimits();
-  if (flags.engine.threads == 0) flags.engine.threads = std::max(1, machine.cores / workers);
-  if (flags.engine.kv_cache_gib == 0 && flags.engine.sim.empty()) {
-    constexpr double kGib = 1024.0 * 1024 * 1024;
-    flags.engine.kv_cache_gib =
-        std::clamp(0.4 * static_cast<double>(machine.available_bytes) / kGib / workers, 0.0625, 2.0);
-  }
-}
-
 }  // namespace
 
 int RunServe(const ServeFlags& given) {
@@ -147,7 +134,7 @@ int RunServe(const ServeFlags& given) {
   ServeFlags flags = given;
   ConfigureLogging("serve", flags.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
                    flags.common.verbose ? LogLevel::kDebug : LogLevel::kInfo);
-  DivideTheMachine(flags);
+  flags.engine.machine_share = flags.prefill.workers + flags.decode.workers + flags.hybrid.workers;
   absl::StatusOr<std::string> folder = CreateRunFolder();
   absl::StatusOr<std::unique_ptr<Network>> network = Network::Create();
   if (!folder.ok() || !network.ok()) {

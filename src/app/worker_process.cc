@@ -13,8 +13,9 @@
 namespace baton {
 namespace {
 
-std::unique_ptr<Transport> MakeTransport(const WorkerFlags& flags) {
-  auto transport = MakeSharedMemoryTransport();
+std::unique_ptr<Transport> MakeTransport(const WorkerFlags& flags, const KvMemory& memory) {
+  // Memory of a GPU has no descriptor that could be sent: its blocks stay in this process.
+  auto transport = memory.shareable_fd >= 0 ? MakeSharedMemoryTransport() : MakeLocalTransport();
   if (flags.transfer_throttle_gbps <= 0) return transport;
   return MakeThrottledTransport(std::move(transport), {.bytes_per_second = flags.transfer_throttle_gbps * 1e9});
 }
@@ -46,7 +47,7 @@ absl::Status Serve(const WorkerFlags& flags) {
                            link->Report("loading weights", 0.9 * fraction);
                          }));
   const EngineInfo& info = loaded.engine->info();
-  const auto transport = MakeTransport(flags);
+  const auto transport = MakeTransport(flags, loaded.engine->kv_memory());
   WorkerOptions options{.id = {flags.id},
                         .incarnation = flags.child.incarnation,
                         .role = flags.role == "prefill"  ? proto::PREFILL

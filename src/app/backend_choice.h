@@ -1,0 +1,26 @@
+// Which device a worker computes on, and how much of its memory the KV cache may take. The one place that knows whether
+// this binary has CUDA kernels.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "app/options.h"
+#include "backend/backend.h"
+#include "base/status.h"
+
+namespace baton {
+
+struct BackendChoice {
+  std::unique_ptr<Backend> backend;
+  int64_t kv_bytes = 0;  // by default
+};
+
+// `weight_bytes`: what the model's weights will take on the device.
+absl::StatusOr<BackendChoice> ChooseBackend(const EngineFlags& flags, int64_t weight_bytes);
+
+// For baton devices: one line for each GPU, or why there is none; then where CUDA's libraries were found or sought.
+std::vector<std::string> DescribeGpus();
+
+}  // namespace baton
