@@ -16,26 +16,34 @@ uint32_t EncodeFrameHeader(size_t payload_bytes, bool has_fd) {
 std::span<char> FrameDecoder::WritableBytes() {
   if (begin_ == end_) {
     begin_ = end_ = 0;
-    if (buffer_.size() > kKeptBytes) buffer_ = {};  // a large frame has passed
+    if (capacity_ > kKeptBytes) Resize(kBufferBytes);  // a large frame has passed
   }
-  if (buffer_.empty()) buffer_.resize(kBufferBytes);
-  if (begin_ > 0 && buffer_.size() - end_ < kBufferBytes / 2) {
-    std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
+  if (capacity_ == 0) Resize(kBufferBytes);
+  if (begin_ > 0 && capacity_ - end_ < kBufferBytes / 2) {
+    std::memmove(buffer_.get(), buffer_.get() + begin_, end_ - begin_);
     end_ -= std::exchange(begin_, 0);
   }
-  if (end_ == buffer_.size()) Grow();
-  return {buffer_.data() + end_, buffer_.size() - end_};
+  if (end_ == capacity_) Grow();
+  return {buffer_.get() + end_, capacity_ - end_};
 }
 
 void FrameDecoder::Grow() {
-  size_t size = buffer_.size() * 2;
+  size_t size = capacity_ * 2;
   if (pending_bytes() >= kFrameHeaderBytes) {
     uint32_t header;
-    std::memcpy(&header, buffer_.data() + begin_, sizeof(header));
+    std::memcpy(&header, buffer_.get() + begin_, sizeof(header));
     const size_t needed = begin_ + kFrameHeaderBytes + (header & ~kFrameHasFd);
-    if (needed > buffer_.size()) size = std::min(size, needed);
+    if (needed > capacity_) size = std::min(size, needed);
   }
-  buffer_.resize(size);
+  Resize(size);
+}
+
+void FrameDecoder::Resize(size_t bytes) {
+  void* const memory = std::realloc(buffer_.get(), bytes);
+  if (memory == nullptr) std::abort();  // as any other allocation that fails
+  static_cast<void>(buffer_.release());
+  buffer_.reset(static_cast<char*>(memory));
+  capacity_ = bytes;
 }
 
 absl::Status FrameDecoder::AddFd(UniqueFd fd) {
@@ -49,7 +57,7 @@ absl::Status FrameDecoder::AddFd(UniqueFd fd) {
 absl::StatusOr<bool> FrameDecoder::Next(std::string_view& frame, UniqueFd& fd) {
   if (end_ - begin_ < kFrameHeaderBytes) return false;
   uint32_t header;
-  std::memcpy(&header, buffer_.data() + begin_, sizeof(header));
+  std::memcpy(&header, buffer_.get() + begin_, sizeof(header));
   const int64_t length = header & ~kFrameHasFd;
   if (length > max_frame_bytes_) {
     return InvalidArgument("received a frame of ", length, " bytes: expected at most ", max_frame_bytes_);
@@ -61,7 +69,7 @@ absl::StatusOr<bool> FrameDecoder::Next(std::string_view& frame, UniqueFd& fd) {
     fd = std::move(fds_.front());
     fds_.pop_front();
   }
-  frame = {buffer_.data() + begin_ + kFrameHeaderBytes, static_cast<size_t>(length)};
+  frame = {buffer_.get() + begin_ + kFrameHeaderBytes, static_cast<size_t>(length)};
   begin_ += kFrameHeaderBytes + length;
   return true;
 }

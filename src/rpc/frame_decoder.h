@@ -10,10 +10,11 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <deque>
+#include <memory>
 #include <span>
 #include <string_view>
-#include <vector>
 
 #include "base/status.h"
 #include "base/unique_fd.h"
@@ -45,9 +46,16 @@ class FrameDecoder {
   static constexpr size_t kBufferBytes = 64 << 10;
   static constexpr size_t kKeptBytes = 4 << 20;  // a buffer that grew beyond is given back
 
-  void Grow();
+  struct FreeMemory {
+    void operator()(char* memory) const { std::free(memory); }
+  };
 
-  std::vector<char> buffer_;
+  void Grow();
+  void Resize(size_t bytes);
+
+  // From malloc: realloc moves large buffers by their pages, and nothing has to be zeroed.
+  std::unique_ptr<char, FreeMemory> buffer_;
+  size_t capacity_ = 0;
   size_t begin_ = 0;  // undelivered bytes are [begin_, end_)
   size_t end_ = 0;
   int64_t max_frame_bytes_;

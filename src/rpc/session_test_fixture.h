@@ -20,7 +20,7 @@ namespace baton {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-constexpr auto kPatience = std::chrono::seconds(20);
+constexpr auto kPatience = std::chrono::seconds(60);
 
 // Keeps what a session's callbacks said.
 class Recorder {

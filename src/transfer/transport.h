@@ -1,19 +1,17 @@
 // Moves byte ranges into the memory of another process or device. Knows ranges, never blocks.
 //
-//   Owner of the memory:                                        Writer:
-//     auto transport = MakeSharedMemoryTransport();               auto transport = MakeSharedMemoryTransport();
-//     auto exported = transport->Export({base, bytes, fd});       auto remote = transport->Import(descriptor, fd);
-//     … send exported->descriptor and exported->fd …  ──────>     remote->Post({{from, to_offset, bytes}}, epoch,
-//     done);
+//   The owner of the memory:                               the writer:
+//     transport = MakeSharedMemoryTransport();               transport = MakeSharedMemoryTransport();
+//     exported = transport->Export({base, bytes, fd});       remote = transport->Import(descriptor, fd);
+//     sends exported->descriptor and exported->fd  ───────>  remote->Post({{from, to_offset, bytes}}, epoch, done);
 //
 // Threading: every method from any thread. Callbacks come from the transport's own thread, one at a time, and must not
 //   block; they may Post and Cancel, but not Flush.
 // Ownership: a RemoteMemory may outlive its Transport. Destroying it cancels what is left and waits until no byte moves
 //   any more (at most one piece, about a millisecond); each callback has been called by then, so hold no lock that one
 //   takes. Destroying it in a callback is fine. Sources stay valid until their callback.
-// Errors: InvalidArgument for a range out of bounds or a descriptor that does not fit, before any byte moves;
-// Cancelled;
-//   Unavailable when the path is gone.
+// Errors: InvalidArgument for a range out of bounds, before any byte moves, and for a descriptor that does not fit;
+//   Cancelled; Unavailable when the path is gone.
 // Limits: the queue is bounded by what callers post; copies go in pieces of at most 1 MiB, so that Cancel is quick.
 #pragma once
 

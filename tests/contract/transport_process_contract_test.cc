@@ -25,7 +25,7 @@ class WriterProcess {
     UniqueFd writing_end(ends[1]);
     pid_ = fork();
     if (pid_ == 0) {
-      alarm(60);  // whatever happens to the test
+      alarm(120);  // whatever happens to the test
       work(writing_end.get());
       _exit(0);
     }
@@ -47,7 +47,7 @@ class WriterProcess {
   bool WaitForByte() {
     pollfd ready = {.fd = news_.get(), .events = POLLIN};
     char byte;
-    return poll(&ready, 1, 20'000) == 1 && read(news_.get(), &byte, 1) == 1;
+    return poll(&ready, 1, 60'000) == 1 && read(news_.get(), &byte, 1) == 1;
   }
 
  private:
