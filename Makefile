@@ -7,6 +7,8 @@ export UBSAN_OPTIONS := print_stacktrace=1
 export TSAN_OPTIONS := halt_on_error=1 second_deadlock_stack=1
 PYTHON := .venv/bin/python
 .DEFAULT_GOAL := all
+
+.PHONY: gpu-test gpu-bench package
 .PHONY: all help setup venv model build demo test test-unit test-python test-tools asan tsan fuzz bench bench-cpu format lint clean
 
 help:  ## list the doors
@@ -59,6 +61,15 @@ tsan: | setup  ## unit tests under ThreadSanitizer
 
 fuzz: | setup  ## each fuzz target for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh
+
+gpu-test:  ## on a GPU machine, from `make package`'s archive or a build: kernels and the engine on the GPU
+	@scripts/gpu.sh test
+
+gpu-bench:  ## on a GPU machine: kernels and the 70B step against their floors
+	@scripts/gpu.sh bench
+
+package: build  ## one archive with the stripped binary and the GPU tests, that runs without this checkout
+	@scripts/package.sh
 
 bench: build model venv  ## measure the demo model here, and write benchmarks/*.json
 	@$(PYTHON) benchmarks/run_demo_model.py

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Makes build/baton-VERSION-linux-x86_64.tar.gz: the stripped binary, and where it was built with CUDA the GPU's tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+version=$(build/baton --version | cut -d' ' -f2)
+name=baton-$version-linux-x86_64
+folder=build/$name
+rm -rf "$folder" && mkdir -p "$folder"
+cp scripts/gpu.sh LICENSE README.md "$folder/"
+for program in build/baton build/src/backend/cuda_gpu_test build/tests/engine_gpu_test build/tests/baton_bench_kernels; do
+  [ -x "$program" ] && strip -o "$folder/$(basename "$program")" "$program"
+done
+tar -C build -czf "build/$name.tar.gz" "$name"
+ls -l "$folder" "build/$name.tar.gz"
