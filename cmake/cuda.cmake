@@ -3,7 +3,7 @@
 # time (device/cuda_library.h), so that the binary starts on machines without CUDA.
 option(BATON_CUDA "build the CUDA backend when nvcc is found" ON)
 set(BATON_HAVE_CUDA OFF)
-if(BATON_CUDA AND NOT BATON_FUZZ)
+if(BATON_CUDA AND NOT BATON_FUZZ AND NOT BATON_SANITIZE)
   find_program(BATON_NVCC nvcc HINTS ENV CUDA_HOME /usr/local/cuda PATH_SUFFIXES bin)
   find_program(BATON_CUDA_HOST_COMPILER NAMES g++-12 g++-13 g++-11 g++)
   if(BATON_NVCC)
