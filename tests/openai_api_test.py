@@ -266,16 +266,17 @@ def test_echo_of_the_assistants_beginning(server):
     assert answer["choices"][0]["message"]["content"].startswith("I think")
 
 
-def test_reasoning(start):
-    server = start(reasoning="tagged")
-    prompt = "<think>\nhm, café</think>\n\nThe answer"
-    def create(**more):
-        messages = [{"role": "user", "content": prompt}]
-        return ask(server, "/v1/chat/completions", {"messages": messages, "max_tokens": 14, **more})[2]
-    # The fake generator repeats the prompt: ask it with the tokens of a template that adds nothing.
-    message = create()["choices"][0]["message"]
-    assert message["content"] and "reasoning_content" not in message  # the answer begins with "user", not with a tag
-    assert [event for event in create(stream=True)][-1] == "[DONE]"
+def test_reasoning(start, reference):
+    content = "<think>\nhm, café</think>\n\nThe answer"
+    server = start(reasoning="tagged", template="content only")
+    body = {"messages": [{"role": "user", "content": content}], "max_tokens": len(reference.encode(content).ids)}
+    message = ask(server, "/v1/chat/completions", body)[2]["choices"][0]["message"]
+    assert message["reasoning_content"] == "\nhm, café" and message["content"] == "\n\nThe answer"
+    deltas = [json.loads(item)["choices"][0]["delta"] for item in ask(server, "/v1/chat/completions", {**body, "stream": True})[2][:-1]]
+    assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "\nhm, café"
+    assert "".join(delta.get("content", "") for delta in deltas) == "\n\nThe answer"
+    plain = start(template="content only")
+    assert ask(plain, "/v1/chat/completions", body)[2]["choices"][0]["message"]["content"] == content
 
 
 def test_explanation(server):
