@@ -292,7 +292,7 @@ void CompletionCall::Fail(const absl::Status& status) {
   } else {
     reply_.SendError(error);
   }
-  LogInfo("request ", reply_.request_id, " failed: ", status.ToString());
+  LogInfo("request ", reply_.request_id, " failed: ", ErrorJson(error));
   End();
 }
 

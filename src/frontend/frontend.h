@@ -43,8 +43,10 @@ struct FrontendOptions {
   std::chrono::milliseconds stream_start{5000};  // a stream starts at its first token, at the latest after this
   std::string version = "0.1.0";
 
-  // What the composition root knows. Empty functions: the route answers with an empty object or list, or 404.
-  std::function<std::string()> cluster_json;    // GET /cluster
+  // What the composition root knows. Empty functions: the route answers with an empty list, or 404.
+  // GET /cluster; the dashboard shows what it finds of {"workers":[{"id","name","role","state","device","running",
+  // "waiting","kv_usage","tokens_per_s"}],"paths":[{"from","to","transport","gb_per_s","floor_gb_per_s","bytes"}]}.
+  std::function<std::string()> cluster_json;
   std::function<std::string()> decisions_json;  // GET /cluster/decisions
   std::function<absl::Status()> reset_prefix_cache;
   std::function<std::string(const std::string& request)> explain_route;  // JSON, for x-baton-explain; Request::id

@@ -24,33 +24,6 @@ void GiveBackMemory(std::string& buffer) {
   if (buffer.capacity() > kIdleBufferBytes) std::string().swap(buffer);
 }
 
-class Writer : public ResponseWriter {
- public:
-  Writer(std::shared_ptr<Connection> connection, uint64_t answer)
-      : connection_(std::move(connection)), answer_(answer) {}
-  ~Writer() override { connection_->Abandon(answer_); }
-
-  void Send(int status, HttpHeaders headers, std::string_view body) override {
-    connection_->Send(answer_, status, std::move(headers), body);
-  }
-  void StartStream(int status, HttpHeaders headers) override {
-    connection_->StartStream(answer_, status, std::move(headers));
-  }
-  bool Write(std::string_view bytes) override { return connection_->Write(answer_, bytes); }
-  void Finish() override { connection_->Finish(answer_); }
-  void OnDisconnect(std::function<void()> callback) override {
-    connection_->OnDisconnect(answer_, std::move(callback));
-  }
-  void Post(std::function<void()> task) override { connection_->thread().Post(std::move(task)); }
-  void SetTimer(std::chrono::milliseconds delay, std::function<void()> callback) override {
-    connection_->SetTimer(answer_, delay, std::move(callback));
-  }
-
- private:
-  const std::shared_ptr<Connection> connection_;
-  const uint64_t answer_;
-};
-
 }  // namespace
 
 Connection::Connection(tcp::socket socket, std::shared_ptr<NetworkThread> thread)
@@ -92,7 +65,7 @@ void Connection::OnReadable() {
   if (count < 0 && (errno == EAGAIN || errno == EINTR)) return ArmRead();
   if (count < 0) return Close();
   if (count == 0) return OnEndOfInput();
-  if (phase_ != Phase::kLingering) reader_.Feed({scratch.data(), static_cast<size_t>(count)});
+  if (phase_ != Phase::kLingering && !refused_) reader_.Feed({scratch.data(), static_cast<size_t>(count)});
   if (phase_ == Phase::kReading) Advance();
   ArmRead();
 }
@@ -109,7 +82,20 @@ void Connection::OnEndOfInput() {
   if (phase_ != Phase::kAnswering || open) Close();
 }
 
+// Counts what has arrived of the request's body; false when all bodies together are too large.
+bool Connection::CountBody() {
+  const size_t bytes = reader_.body_bytes();
+  const size_t more = bytes - std::min(bytes, body_bytes_);
+  body_bytes_ += more;
+  return thread_->state()->body_bytes.fetch_add(more) + more <= options().all_bodies_bytes_max;
+}
+
+void Connection::ForgetBody() { thread_->state()->body_bytes.fetch_sub(std::exchange(body_bytes_, 0)); }
+
 void Connection::Advance() {
+  if (!CountBody()) {
+    return Refuse({503, "the server is busy with too many large requests: try again later"});
+  }
   switch (reader_.state()) {
     case RequestReader::State::kDone:
       return Dispatch();
@@ -154,8 +140,7 @@ void Connection::Dispatch() {
   const uint64_t number = BeginAnswer(
       {.head_only = request.method == "HEAD", .keep_alive = request.keep_alive, .http_1_0 = request.http_1_0});
   if (AnswersItself(number, request)) return;
-  auto writer = std::make_shared<Writer>(shared_from_this(), number);
-  thread_->state()->handler(std::move(request), std::move(writer));
+  thread_->state()->handler(std::move(request), MakeWriter(number));
 }
 
 bool Connection::AnswersItself(uint64_t answer, const HttpRequest& request) {
@@ -180,6 +165,7 @@ bool Connection::AnswersItself(uint64_t answer, const HttpRequest& request) {
 
 // Answers a request that could not be read; whatever else the client sends is thrown away.
 void Connection::Refuse(const HttpError& error) {
+  refused_ = true;
   const uint64_t number = BeginAnswer({.keep_alive = false});
   Send(number, error.status, {{"content-type", "application/json"}}, ErrorBody(error));
 }
@@ -244,6 +230,7 @@ void Connection::SendPending() {
 
 void Connection::OnAnswerSent(bool keep_alive) {
   thread_->state()->answers_under_way.fetch_sub(1);
+  ForgetBody();
   timer_.cancel();
   GiveBackMemory(sending_);
   sent_ = sending_.size();
@@ -276,6 +263,7 @@ void Connection::Close() {
   const auto self = shared_from_this();  // the thread's reference goes
   if (phase_ == Phase::kAnswering) thread_->state()->answers_under_way.fetch_sub(1);
   phase_ = Phase::kClosed;
+  ForgetBody();
   boost::system::error_code ignored;
   timer_.cancel();
   socket_.close(ignored);
@@ -323,124 +311,6 @@ void Connection::OnDue(Clock::time_point now) {
     outbox_ += kComment;
   }
   MarkDirty();
-}
-
-void Connection::MarkDirty() {
-  if (!std::exchange(dirty_, true)) thread_->MarkDirty(shared_from_this());
-}
-
-void Connection::AppendHead(int status, HttpHeaders headers) {
-  if (thread_->state()->draining.load()) answer_.keep_alive = false;
-  if (!answer_.keep_alive) {
-    headers.emplace_back("connection", "close");
-  } else if (answer_.http_1_0) {
-    headers.emplace_back("connection", "keep-alive");
-  }
-  if (options().cors) {
-    headers.emplace_back("access-control-allow-origin", "*");
-    headers.emplace_back("access-control-expose-headers", "*");
-  }
-  AppendResponseHead(outbox_, status, headers);
-  answer_.started = true;
-}
-
-void Connection::Send(uint64_t answer, int status, HttpHeaders headers, std::string_view body) {
-  std::function<void()> dropped;  // destroyed without the lock: it may hold the last reference to the writer
-  {
-    MutexLock lock(mutex_);
-    if (answer_.number != answer || !answer_.open || answer_.started) return;
-    if (status != 204) headers.emplace_back("content-length", Cat(body.size()));
-    AppendHead(status, std::move(headers));
-    if (!answer_.head_only && status != 204) outbox_ += body;
-    answer_.open = false;
-    dropped = std::exchange(answer_.on_disconnect, nullptr);
-    MarkDirty();
-  }
-}
-
-void Connection::StartStream(uint64_t answer, int status, HttpHeaders headers) {
-  {
-    MutexLock lock(mutex_);
-    if (answer_.number != answer || !answer_.open || answer_.started) return;
-    answer_.events = FindHeader(headers, "content-type").starts_with("text/event-stream");
-    answer_.chunked = !answer_.http_1_0;
-    if (answer_.chunked) {
-      headers.emplace_back("transfer-encoding", "chunked");
-    } else {
-      answer_.keep_alive = false;  // the end of the connection is the end of the body
-    }
-    AppendHead(status, std::move(headers));
-    MarkDirty();
-  }
-}
-
-bool Connection::Write(uint64_t answer, std::string_view bytes) {
-  {
-    MutexLock lock(mutex_);
-    if (answer_.number != answer || !answer_.open || answer_.overflow) return false;
-    if (!answer_.started || answer_.head_only) return true;
-    if (answer_.chunked) {
-      AppendChunk(outbox_, bytes);
-    } else {
-      outbox_ += bytes;
-    }
-    answer_.overflow = unsent_ > 0 && unsent_ + outbox_.size() > options().unsent_bytes_max;
-    MarkDirty();
-  }
-  return true;
-}
-
-void Connection::Finish(uint64_t answer) {
-  std::function<void()> dropped;
-  {
-    MutexLock lock(mutex_);
-    if (answer_.number != answer || !answer_.open || !answer_.started) return;
-    if (answer_.chunked && !answer_.head_only) outbox_ += kLastChunk;
-    answer_.open = false;
-    dropped = std::exchange(answer_.on_disconnect, nullptr);
-    MarkDirty();
-  }
-}
-
-void Connection::Abandon(uint64_t answer) {
-  bool started = false;
-  {
-    MutexLock lock(mutex_);
-    if (answer_.number != answer || !answer_.open) return;
-    started = answer_.started;
-  }
-  if (started) {  // half an answer: only closing the connection tells the client so
-    return thread_->Post([self = shared_from_this()] { self->Close(); });
-  }
-  Send(answer, 500, {{"content-type", "application/json"}}, ErrorBody({500, "the request was dropped; this is a bug"}));
-}
-
-void Connection::OnDisconnect(uint64_t answer, std::function<void()> callback) {
-  {
-    MutexLock lock(mutex_);
-    if (answer_.number != answer) return;
-    if (answer_.open) {
-      answer_.on_disconnect = std::move(callback);
-      return;
-    }
-    if (!answer_.lost) return;
-  }
-  thread_->Post(std::move(callback));
-}
-
-void Connection::SetTimer(uint64_t answer, std::chrono::milliseconds delay, std::function<void()> callback) {
-  thread_->Post([self = shared_from_this(), answer, delay, callback = std::move(callback)] {
-    if (self->phase_ != Phase::kAnswering) return;
-    self->timer_.expires_after(delay);
-    self->timer_.async_wait([self, answer, callback](const boost::system::error_code& error) {
-      if (error) return;
-      {
-        MutexLock lock(self->mutex_);
-        if (self->answer_.number != answer || !self->answer_.open) return;
-      }
-      callback();
-    });
-  });
 }
 
 }  // namespace baton

@@ -64,6 +64,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     std::function<void()> on_disconnect;
   };
 
+  std::shared_ptr<ResponseWriter> MakeWriter(uint64_t answer);
   void ArmRead();
   void OnReadable();
   void OnEndOfInput();
@@ -76,6 +77,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Linger();
   void SendPending();
   void UpdateReadDeadline();
+  bool CountBody();
+  void ForgetBody();
   void AppendHead(int status, HttpHeaders headers) BATON_REQUIRES(mutex_);
   void MarkDirty() BATON_REQUIRES(mutex_);
   std::string ErrorBody(const HttpError& error) const;
@@ -92,9 +95,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool read_armed_ = false;
   bool write_armed_ = false;
   bool input_ended_ = false;
-  bool events_ = false;  // a copy of the answer's, for IsDue
+  bool refused_ = false;  // what else comes is thrown away
+  bool events_ = false;   // a copy of the answer's, for IsDue
   std::string sending_;
-  size_t sent_ = 0;  // bytes of sending_ that the kernel has taken
+  size_t body_bytes_ = 0;  // counted in ServerState::body_bytes
+  size_t sent_ = 0;        // bytes of sending_ that the kernel has taken
 
   Mutex mutex_;
   Answer answer_ BATON_GUARDED_BY(mutex_);

@@ -29,6 +29,7 @@ struct ServerState {
   std::atomic<bool> draining{false};
   std::atomic<size_t> connections{0};
   std::atomic<size_t> answers_under_way{0};
+  std::atomic<size_t> body_bytes{0};  // of requests that are being received or answered
 };
 
 class NetworkThread : public std::enable_shared_from_this<NetworkThread> {

@@ -80,6 +80,8 @@ void RequestReader::Fail(int status, std::string message) {
   pending_.clear();
 }
 
+size_t RequestReader::body_bytes() const { return parser_ ? parser_->beast.get().body().size() : 0; }
+
 bool RequestReader::TakeExpectation() {
   if (state_ != State::kBody || expectation_taken_) return false;
   expectation_taken_ = true;

@@ -21,7 +21,7 @@ class RequestReader {
  public:
   struct Limits {
     size_t header_bytes = 64 << 10;
-    size_t body_bytes = 16 << 20;
+    size_t body_bytes = 8 << 20;
   };
   enum class State { kEmpty, kHeader, kBody, kDone, kError };  // kEmpty: not a byte of this request yet
 
@@ -38,6 +38,7 @@ class RequestReader {
   // Forgets the request that was taken and goes on with the bytes that followed it.
   void Next();
   size_t buffered() const { return pending_.size(); }
+  size_t body_bytes() const;  // received so far, of the request that is being read
 
  private:
   struct Parser;  // Boost.Beast's

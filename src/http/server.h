@@ -51,7 +51,8 @@ struct HttpServerOptions {
   int port = 0;  // 0: any free one
   int threads = 1;
   size_t header_bytes_max = 64 << 10;
-  size_t body_bytes_max = 16 << 20;
+  size_t body_bytes_max = 8 << 20;
+  size_t all_bodies_bytes_max = size_t{1} << 30;  // of requests that are being received or answered
   size_t connections_max = 8192;
   size_t unsent_bytes_max = 256 << 10;                      // of a stream whose client reads slowly
   std::chrono::milliseconds header_timeout{10'000};         // from a request's first byte to its header's end

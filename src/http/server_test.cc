@@ -192,6 +192,21 @@ TEST_F(HttpServerTest, RefusesOversizedRequestsAndStillDeliversTheAnswer) {
   EXPECT_NE(third.ReadUntil("}").find("400"), std::string::npos);
 }
 
+TEST_F(HttpServerTest, LimitsAllBodiesTogether) {
+  Start({.all_bodies_bytes_max = 1000});
+  RawClient first(server_->port());
+  first.Send("POST /hold HTTP/1.1\r\nContent-Length: 800\r\n\r\n" + std::string(800, 'x'));
+  auto writer = Held();
+  RawClient second(server_->port());
+  second.Send("POST / HTTP/1.1\r\nContent-Length: 300\r\n\r\n" + std::string(290, 'x'));
+  EXPECT_NE(second.ReadUntil("}").find("503"), std::string::npos);
+  writer->Send(200, {}, "done");
+  first.ReadUntil("done");
+  RawClient third(server_->port());
+  third.Send("POST / HTTP/1.1\r\nContent-Length: 300\r\n\r\n" + std::string(300, 'x'));
+  EXPECT_NE(third.ReadUntil("xxx").find("200 OK"), std::string::npos);
+}
+
 TEST_F(HttpServerTest, SlowAndIdleClientsAreClosed) {
   Start({.header_timeout = milliseconds(100), .body_timeout = milliseconds(100), .idle_timeout = milliseconds(200)});
   RawClient slow(server_->port());

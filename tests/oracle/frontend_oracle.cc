@@ -64,18 +64,19 @@ FrontendOptions MakeOptions(const Settings& settings, FakeGenerator& generator) 
 
 int Main(int argc, char** argv) {
   ConfigureLogging("frontend_oracle", LogFormat::kText, LogLevel::kWarning);
-  const auto data = ReadTokenizerDirectory(argv[1]);
+  auto data = ReadTokenizerDirectory(argv[1]);
   if (!data.ok()) {
     std::cerr << data.status() << "\n";
     return 1;
   }
+  const Settings settings(argc > 2 ? argv[2] : "{}");
+  if (settings.Text("template") == "content only") data->chat_template = "{{ messages[0]['content'] }}";
   const auto tokenizer = Tokenizer::Create(*data);
   const auto formatter = ChatFormatter::Create(*data);
   if (!tokenizer.ok() || !formatter.ok()) {
     std::cerr << tokenizer.status() << " " << formatter.status() << "\n";
     return 1;
   }
-  const Settings settings(argc > 2 ? argv[2] : "{}");
   MetricRegistry registry;
   FakeGenerator generator(*tokenizer);
   auto frontend = Frontend::Start(MakeOptions(settings, generator), generator, *tokenizer, *formatter, registry);
