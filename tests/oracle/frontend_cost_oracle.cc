@@ -3,9 +3,9 @@
 //
 //   frontend_cost_oracle TOKENIZER_DIRECTORY STREAMS [TOKENS] [ROUNDS] [STEP_MS] [PROMPT_WORDS]
 //
-// Prints {"streams", "tokens", "front_end_s", "bare_s", …}: CPU seconds for 1,000 tokens. Servers are child processes;
-// the parent is the client of both. The generator gives every sequence one token a step, all at once, as an engine
-// does.
+// Prints {"streams", "tokens", "front_end_s", "bare_s", …}: CPU seconds for 1,000 tokens, and peak memory in MB.
+// Servers are child processes; the parent is the client of both. The generator gives every sequence one token a step,
+// all at once, as an engine does.
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -146,6 +146,9 @@ void ServeFrontend(const std::string& directory, const Load& load, int to_parent
   const double before = CpuSeconds();
   AwaitByte(from_parent);
   Report(to_parent, CpuSeconds() - before);
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  Report(to_parent, static_cast<double>(usage.ru_maxrss) / 1024);
 }
 
 UniqueFd Listen(int* port) {
@@ -245,7 +248,7 @@ int Main(int argc, char** argv) {
   int* const fields[] = {&load.streams, &load.tokens, &load.rounds, &load.step_ms, &load.prompt_words};
   for (int i = 2; i < argc && i < 7; ++i) *fields[i - 2] = std::atoi(argv[i]);
   const double thousands = 1e-3 * load.streams * load.tokens * load.rounds;
-  double front_end = 0;
+  double front_end = 0, megabytes = 0;
   size_t bytes = 0;
   {
     Child server([&](int to_parent, int from_parent) { ServeFrontend(argv[1], load, to_parent, from_parent); });
@@ -254,6 +257,7 @@ int Main(int argc, char** argv) {
     bytes = ReadAll(sockets, ChatRequest(load), load.rounds);
     server.Tell();
     front_end = server.Read();
+    megabytes = server.Read();
   }
   const size_t event_bytes = bytes / static_cast<size_t>(load.streams * load.tokens * load.rounds);
   double bare = 0;
@@ -268,8 +272,9 @@ int Main(int argc, char** argv) {
     server.Tell();
   }
   std::printf(
-      "{\"streams\": %d, \"tokens\": %.0f, \"bytes_per_token\": %zu, \"front_end_s\": %.5f, \"bare_s\": %.5f}\n",
-      load.streams, 1e3 * thousands, event_bytes, front_end / thousands, bare / thousands);
+      "{\"streams\": %d, \"tokens\": %.0f, \"bytes_per_token\": %zu, \"front_end_s\": %.5f, \"bare_s\": %.5f, "
+      "\"front_end_mb\": %.0f}\n",
+      load.streams, 1e3 * thousands, event_bytes, front_end / thousands, bare / thousands, megabytes);
   return 0;
 }
 
