@@ -5,8 +5,8 @@
 // the only caller, and reads like the model's definition.
 //
 // Threading: all calls from one thread; a backend may use threads or streams of its own inside, and on a device calls
-// only
-//   enqueue until EndStep. Ownership: weights and caches that it makes must not outlive it.
+//   only enqueue until EndStep.
+// Ownership: weights and caches that it makes must not outlive it.
 // Errors: Unimplemented for a type it does not have, with the type's name; device errors are Internal and final.
 #pragma once
 

@@ -8,9 +8,11 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/arena.h"
+#include "backend/cpu/check_shape.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/multiplier.h"
 #include "backend/cpu/packed_weight.h"
+#include "backend/cpu/step_plan.h"
 #include "backend/cpu/thread_pool.h"
 #include "backend/sampler.h"
 #include "device/host_memory.h"
@@ -34,14 +36,6 @@ struct Activation {
   int64_t width = 0;
   int64_t stride = 0;  // floats from a row to the next
   float* Row(int64_t row) const { return data + row * stride; }
-};
-
-// Consecutive queries of one batch item that attention takes together.
-struct QueryTile {
-  int32_t item;
-  int32_t first_row;  // of the batch
-  int32_t first_position;
-  int32_t count;
 };
 
 class CpuBackend : public Backend {
@@ -76,22 +70,14 @@ class CpuBackend : public Backend {
   absl::Status CopyBlock(BlockId from, BlockId to) override;
 
  private:
-  struct ScoredRow {
-    int32_t item;
-    int32_t row;       // of the batch
-    int32_t position;  // its token is tokens[position + 1]
-  };
-
   Activation& At(Slot slot) { return slots_[static_cast<int>(slot)]; }
-  absl::Status CheckShape(const ModelShape& shape, const KvLayout& kv, int32_t num_blocks) const;
-  void AddQueryTiles(int32_t item, int32_t first_row);
   void ComputeAngles();
   uint8_t* Plane(int32_t kv_head, int32_t layer, int32_t v) {
     return kv_memory_.data() + kv_.PlaneOffset(kv_head, layer, v);
   }
   void AppendRow(int32_t layer, int64_t row);
   void HeadRows(const VectorWeight& norm, const LinearWeight& head, std::span<const int32_t> rows);
-  absl::Status ScoreRows(std::span<const ScoredRow> scored);
+  absl::Status ScoreRows(std::span<const StepPlan::ScoredRow> scored);
   // One call for each of [0, rows), spread over the threads when there are many.
   template <typename Function>
   void ForRows(int64_t rows, int64_t rows_inline, Function function);
@@ -113,15 +99,9 @@ class CpuBackend : public Backend {
   // ---- of the current step ----
   const Batch* batch_ = nullptr;
   int64_t tokens_ = 0;
-  std::vector<int32_t> item_of_row_;
-  std::vector<int32_t> position_of_row_;
+  StepPlan plan_;
   std::vector<float> cosines_;  // [tokens][head_dim / 2]
   std::vector<float> sines_;
-  std::vector<QueryTile> query_tiles_;
-  int64_t attention_tiles_ = 0;        // of keys, over all queries: how much work attention is
-  std::vector<int32_t> sampled_rows_;  // of the batch
-  std::vector<int32_t> sampled_items_;
-  std::vector<ScoredRow> scored_rows_;
   std::vector<float> head_input_;  // [rows][hidden]
   StepOutput output_;
 };
@@ -134,30 +114,6 @@ absl::StatusOr<std::unique_ptr<VectorWeight>> CpuBackend::PrepareVector(const Te
   auto vector = std::make_unique<CpuVector>();
   BATON_ASSIGN_OR_RETURN(vector->values, ReadVector(source));
   return vector;
-}
-
-absl::Status CpuBackend::CheckShape(const ModelShape& shape, const KvLayout& kv, int32_t num_blocks) const {
-  if (shape.head_dim <= 0 || shape.head_dim % 8 != 0) {
-    return Unimplemented("the CPU backend needs a head size that is a multiple of 8, found ", shape.head_dim);
-  }
-  if (shape.num_kv_heads <= 0 || shape.num_heads % shape.num_kv_heads != 0) {
-    return InvalidArgument("expected query heads in groups for each KV head, found ", shape.num_heads, " and ",
-                           shape.num_kv_heads);
-  }
-  if (static_cast<int32_t>(shape.rope_inverse_frequencies.size()) != shape.head_dim / 2) {
-    return InvalidArgument("expected ", shape.head_dim / 2, " rotary frequencies, found ",
-                           shape.rope_inverse_frequencies.size());
-  }
-  if (kv.dtype != DType::kF16 && kv.dtype != DType::kF32) {
-    return Unimplemented("the CPU backend keeps the KV cache in F16 or F32, not in ", TraitsOf(kv.dtype).name);
-  }
-  if (kv.num_kv_heads != shape.num_kv_heads || kv.num_layers != shape.num_layers || kv.head_dim != shape.head_dim ||
-      kv.block_size <= 0 || num_blocks <= 0) {
-    return InvalidArgument("the KV cache's layout does not fit the model: ", kv.num_kv_heads, " heads, ", kv.num_layers,
-                           " layers, head size ", kv.head_dim, ", ", num_blocks, " blocks of ", kv.block_size,
-                           " tokens");
-  }
-  return absl::OkStatus();
 }
 
 absl::Status CpuBackend::Start(const ModelShape& shape, const KvLayout& kv, int32_t num_blocks,
@@ -208,23 +164,13 @@ void CpuBackend::ForRows(int64_t rows, int64_t rows_inline, Function function) {
 
 // ---- a step ----
 
-void CpuBackend::AddQueryTiles(int32_t item, int32_t first_row) {
-  const BatchItem& source = batch_->items[item];
-  const int32_t together = std::max(kQueryRows / (shape_.num_heads / shape_.num_kv_heads), 1);
-  for (int32_t i = 0; i < source.count; i += together) {
-    const int32_t count = std::min(together, source.count - i);
-    query_tiles_.push_back({item, first_row + i, source.start + i, count});
-    attention_tiles_ += count * ((source.start + i + count + kAttentionTile - 1) / kAttentionTile);
-  }
-}
-
 void CpuBackend::ComputeAngles() {
   const int64_t half = shape_.head_dim / 2;
   cosines_.resize(tokens_ * half);
   sines_.resize(tokens_ * half);
   ForRows(tokens_, 1, [&](int64_t row, int) {
     for (int64_t i = 0; i < half; ++i) {
-      const double angle = double{shape_.rope_inverse_frequencies[i]} * position_of_row_[row];
+      const double angle = double{shape_.rope_inverse_frequencies[i]} * plan_.position_of_row[row];
       cosines_[row * half + i] = static_cast<float>(std::cos(angle));
       sines_[row * half + i] = static_cast<float>(std::sin(angle));
     }
@@ -237,34 +183,9 @@ absl::Status CpuBackend::BeginStep(const Batch& batch) {
   if (tokens_ > limits_.max_batch_tokens) {
     return Internal("a step of ", tokens_, " tokens: expected at most ", limits_.max_batch_tokens);
   }
-  item_of_row_.clear();
-  position_of_row_.clear();
-  query_tiles_.clear();
-  sampled_rows_.clear();
-  sampled_items_.clear();
-  scored_rows_.clear();
-  attention_tiles_ = 0;
+  plan_.Build(batch, std::max(kQueryRows / (shape_.num_heads / shape_.num_kv_heads), 1));
   output_ = StepOutput();
   output_.items.resize(batch.items.size());
-  for (int32_t index = 0; index < static_cast<int32_t>(batch.items.size()); ++index) {
-    const BatchItem& item = batch.items[index];
-    const int32_t first_row = static_cast<int32_t>(item_of_row_.size());
-    AddQueryTiles(index, first_row);
-    for (int32_t i = 0; i < item.count; ++i) {
-      item_of_row_.push_back(index);
-      position_of_row_.push_back(item.start + i);
-      if (item.prompt_logprobs && item.start + i + 1 < item.prompt_length) {
-        scored_rows_.push_back({index, first_row + i, item.start + i});
-      }
-    }
-    if (item.sample) {
-      sampled_rows_.push_back(first_row + item.count - 1);
-      sampled_items_.push_back(index);
-    }
-  }
-  // The longest first, so that no thread begins one when the others end.
-  std::ranges::sort(query_tiles_, std::greater(),
-                    [](const QueryTile& tile) { return int64_t{tile.count} * (tile.first_position + tile.count); });
   ComputeAngles();
   return absl::OkStatus();
 }
@@ -274,8 +195,8 @@ absl::Status CpuBackend::Embed(const LinearWeight& table) {
   Activation& residual = At(Slot::kResidual);
   if (weight.columns() != residual.width) return Internal("the embedding's width is not the model's hidden size");
   ForRows(tokens_, 4, [&](int64_t row, int) {
-    const BatchItem& item = batch_->items[item_of_row_[row]];
-    weight.DequantizeRow(item.tokens[position_of_row_[row]], residual.Row(row));
+    const BatchItem& item = batch_->items[plan_.item_of_row[row]];
+    weight.DequantizeRow(item.tokens[plan_.position_of_row[row]], residual.Row(row));
   });
   return absl::OkStatus();
 }
@@ -303,8 +224,8 @@ absl::Status CpuBackend::Linear(const LinearWeight& weight, Slot input, Slot out
 
 void CpuBackend::AppendRow(int32_t layer, int64_t row) {
   const int64_t half = shape_.head_dim / 2;
-  const BatchItem& item = batch_->items[item_of_row_[row]];
-  const int32_t position = position_of_row_[row];
+  const BatchItem& item = batch_->items[plan_.item_of_row[row]];
+  const int32_t position = plan_.position_of_row[row];
   float* q = At(Slot::kQkv).Row(row);
   float* k = q + int64_t{shape_.num_heads} * shape_.head_dim;
   float* v = k + int64_t{shape_.num_kv_heads} * shape_.head_dim;
@@ -334,7 +255,7 @@ absl::Status CpuBackend::Attention(int32_t layer) {
   const int32_t kv_heads = shape_.num_kv_heads;
   const int32_t group = shape_.num_heads / kv_heads;
   auto attend = [&](int64_t unit, int thread) {
-    const QueryTile& tile = query_tiles_[unit / kv_heads];
+    const StepPlan::QueryTile& tile = plan_.query_tiles[unit / kv_heads];
     const int32_t head = static_cast<int32_t>(unit % kv_heads);
     AttentionArgs args;
     args.q = At(Slot::kQkv).Row(tile.first_row) + int64_t{head} * group * shape_.head_dim;
@@ -355,8 +276,8 @@ absl::Status CpuBackend::Attention(int32_t layer) {
     args.scratch = attention_scratch_[thread];
     kernels_.attention(args);
   };
-  const int64_t units = static_cast<int64_t>(query_tiles_.size()) * kv_heads;
-  if (attention_tiles_ * shape_.num_heads <= 24) {  // less work than waking a thread
+  const int64_t units = static_cast<int64_t>(plan_.query_tiles.size()) * kv_heads;
+  if (plan_.attention_tiles * shape_.num_heads <= 24) {  // less work than waking a thread
     for (int64_t unit = 0; unit < units; ++unit) attend(unit, 0);
   } else {
     pool_.ParallelFor(units, attend);
@@ -389,7 +310,7 @@ void CpuBackend::HeadRows(const VectorWeight& norm, const LinearWeight& head, st
                        logits.stride);
 }
 
-absl::Status CpuBackend::ScoreRows(std::span<const ScoredRow> scored) {
+absl::Status CpuBackend::ScoreRows(std::span<const StepPlan::ScoredRow> scored) {
   std::vector<absl::StatusOr<SampledToken>> results(scored.size(), absl::StatusOr<SampledToken>(SampledToken()));
   pool_.ParallelFor(static_cast<int64_t>(scored.size()), [&](int64_t i, int) {
     const BatchItem& item = batch_->items[scored[i].item];
@@ -410,22 +331,24 @@ absl::Status CpuBackend::Logits(const VectorWeight& norm, const LinearWeight& he
     return Internal("the head is ", weight.rows(), " × ", weight.columns(), ": expected ", shape_.vocabulary, " × ",
                     shape_.hidden_size);
   }
-  for (size_t first = 0; first < scored_rows_.size(); first += kScoreRows) {
+  for (size_t first = 0; first < plan_.scored_rows.size(); first += kScoreRows) {
     const auto slice =
-        std::span(scored_rows_).subspan(first, std::min<size_t>(kScoreRows, scored_rows_.size() - first));
+        std::span(plan_.scored_rows).subspan(first, std::min<size_t>(kScoreRows, plan_.scored_rows.size() - first));
     std::vector<int32_t> rows;
-    for (const ScoredRow& scored : slice) rows.push_back(scored.row);
+    for (const StepPlan::ScoredRow& scored : slice) rows.push_back(scored.row);
     HeadRows(norm, head, rows);
     BATON_RETURN_IF_ERROR(ScoreRows(slice));
   }
-  HeadRows(norm, head, sampled_rows_);
+  std::vector<int32_t> rows;
+  for (const StepPlan::SampledRow& sampled : plan_.sampled_rows) rows.push_back(sampled.row);
+  HeadRows(norm, head, rows);
   return absl::OkStatus();
 }
 
 absl::StatusOr<StepOutput> CpuBackend::EndStep() {
-  std::vector<absl::Status> failures(sampled_rows_.size());
-  pool_.ParallelFor(static_cast<int64_t>(sampled_rows_.size()), [&](int64_t i, int thread) {
-    const BatchItem& item = batch_->items[sampled_items_[i]];
+  std::vector<absl::Status> failures(plan_.sampled_rows.size());
+  pool_.ParallelFor(static_cast<int64_t>(plan_.sampled_rows.size()), [&](int64_t i, int thread) {
+    const BatchItem& item = batch_->items[plan_.sampled_rows[i].item];
     SamplerInput input;
     input.logits = {At(Slot::kLogits).Row(i), static_cast<size_t>(shape_.vocabulary)};
     input.tokens = item.tokens.first(item.start + item.count);
@@ -434,7 +357,7 @@ absl::StatusOr<StepOutput> CpuBackend::EndStep() {
     input.params = item.sampling;
     absl::StatusOr<SampledToken> sampled = Sample(input, sampler_scratch_[thread]);
     if (sampled.ok()) {
-      output_.items[sampled_items_[i]].sampled = *std::move(sampled);
+      output_.items[plan_.sampled_rows[i].item].sampled = *std::move(sampled);
     } else {
       failures[i] = sampled.status();
     }
