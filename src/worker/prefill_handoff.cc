@@ -26,7 +26,22 @@ void SendQuiesced(Session& session, uint64_t epoch, const absl::Status& reason) 
 PrefillHandoff::PrefillHandoff(Transport& transport, PrefillHandoffOptions options, PrefillHandoffActions actions)
     : transport_(transport), options_(std::move(options)), actions_(std::move(actions)) {}
 
-PrefillHandoff::~PrefillHandoff() = default;
+PrefillHandoff::~PrefillHandoff() {
+  // Copies in flight call back: let them end while everything that they touch is still here.
+  std::vector<std::shared_ptr<RemoteMemory>> pools;
+  {
+    MutexLock lock(mutex_);
+    for (const auto& [session, peer] : peers_) pools.push_back(peer.pool);
+    for (auto& [tag, prompt] : prompts_) {
+      pools.push_back(prompt.pool);
+      prompt.ending = true;
+      prompt.pool->Cancel({tag}, [] {});
+    }
+  }
+  for (const std::shared_ptr<RemoteMemory>& pool : pools) {
+    if (pool != nullptr) pool->Flush();
+  }
+}
 
 // ---- decode workers ----
 
