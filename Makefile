@@ -4,7 +4,7 @@ export CXX := clang++-19
 export BATON_BUILD := $(CURDIR)/build
 export BATON_MODEL := $(CURDIR)/models/SmolLM2-135M-Instruct.Q4_1.gguf
 export UBSAN_OPTIONS := print_stacktrace=1
-export TSAN_OPTIONS := halt_on_error=1 second_deadlock_stack=1
+export TSAN_OPTIONS := halt_on_error=1 second_deadlock_stack=1 suppressions=$(CURDIR)/tests/tsan.supp
 PYTHON := .venv/bin/python
 .DEFAULT_GOAL := all
 
