@@ -19,7 +19,7 @@ absl::StatusOr<std::string> Parse(HttpResponseParser& parser, std::string_view t
 
 constexpr std::string_view kChunked =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: Chunked\r\n\r\n"
-    "5\r\nhello\r\n1A;name=value\r\n, this is a longer chunk\r\n!\r\n0\r\nTrailer: x\r\n\r\n";
+    "5\r\nhello\r\n1B;name=value\r\n, this is a longer chunk\r\n!\r\n0\r\nTrailer: x\r\n\r\n";
 
 TEST(HttpResponseParser, DecodesChunksHoweverTheBytesAreCut) {
   for (size_t step = 1; step <= kChunked.size(); ++step) {
