@@ -204,6 +204,9 @@ def test_token_ids(server, reference):
     _, _, whole = ask(server, "/v1/completions", body)
     assert whole["prompt_token_ids"] == ids
     assert whole["choices"][0]["token_ids"] == echo_tokens(reference, "one two three", 5)
+    _, _, data = ask(server, "/v1/completions", {**body, "stream": True, "n": 2})
+    chunks = [json.loads(item) for item in data[:-1]]
+    assert [chunk["prompt_token_ids"] for chunk in chunks if "prompt_token_ids" in chunk] == [ids]
     _, _, data = ask(server, "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5,
                                                       "return_token_ids": True, "stream": True})
     chunks = [json.loads(item) for item in data[:-1]]

@@ -1,6 +1,7 @@
 // The composition root: one binary is every part of Baton.
 #include <variant>
 
+#include "app/bench.h"
 #include "app/command_line.h"
 #include "app/devices.h"
 #include "app/processes.h"
@@ -13,7 +14,7 @@ int Run(const ServeFlags& flags) { return RunServe(flags); }
 int Run(const WorkerFlags& flags) { return RunWorker(flags); }
 int Run(const FrontendProcessFlags& flags) { return RunFrontend(flags); }
 int Run(const DevicesFlags&) { return RunDevices(); }
-int Run(const BenchServeFlags&) { return 2; }
+int Run(const BenchServeFlags& flags) { return RunBenchServe(flags); }
 
 }  // namespace
 }  // namespace baton

@@ -86,6 +86,9 @@ void CompletionCall::Begin(PreparedRequest prepared) {
     sequences.emplace_back(*std::move(builder));
   }
   sequences_ = std::move(sequences);
+  if (request.return_token_ids && request.endpoint == Endpoint::kCompletions) {
+    for (size_t i = 0; i < count; i += static_cast<size_t>(request.n)) sequences_[i].shows_prompt = true;
+  }
   open_ = count;
   services_->metrics->waiting.Add(static_cast<double>(count));
   services_->metrics->prompt_tokens.Add(static_cast<double>(prompt_tokens));
@@ -205,8 +208,9 @@ void CompletionCall::Show(size_t index, bool with_end) {
     AnswerPart& part = parts_[i];
     if (wants_stream()) {
       const bool last = with_end && i + 1 == parts_.size();
+      const std::vector<TokenId>* prompt = std::exchange(sequence.shows_prompt, false) ? &PromptOf(index) : nullptr;
       format_->AppendChunk(out_, static_cast<int32_t>(index), part, last ? end : ChoiceEnd(), &sequence.characters,
-                           prepared_.request.continuous_usage ? &usage : nullptr);
+                           prepared_.request.continuous_usage ? &usage : nullptr, prompt);
       continue;
     }
     sequence.whole.text += part.text;
@@ -254,8 +258,7 @@ void CompletionCall::EndSequence(size_t index) {
   const int32_t tokens = sequence.builder.tokens();
   if (tokens > 1) metrics.time_per_output_token.Observe(decode / (tokens - 1));
   metrics.request_generation_tokens.Observe(tokens);
-  metrics.request_prompt_tokens.Observe(
-      static_cast<double>(prepared_.prompts[index / static_cast<size_t>(prepared_.request.n)].size()));
+  metrics.request_prompt_tokens.Observe(static_cast<double>(PromptOf(index).size()));
   if (--open_ == 0) Complete();
 }
 

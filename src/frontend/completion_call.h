@@ -64,8 +64,9 @@ class CompletionCall : public std::enable_shared_from_this<CompletionCall> {
     explicit Sequence(AnswerBuilder builder) : builder(std::move(builder)) {}
     AnswerBuilder builder;
     SequenceId handle;
-    bool delivered = false;  // the generator's last event has come
-    bool ended = false;      // its answer is complete
+    bool delivered = false;     // the generator's last event has come
+    bool ended = false;         // its answer is complete
+    bool shows_prompt = false;  // its first chunk carries the prompt's tokens
     Clock::time_point first_token, last_token;
     Waterfall waterfall;
     ChoiceText whole;        // when not streamed
@@ -87,6 +88,9 @@ class CompletionCall : public std::enable_shared_from_this<CompletionCall> {
   void OnTimer();
   void Leave();
   Request MakeRequest(size_t index) const;
+  const std::vector<TokenId>& PromptOf(size_t index) const {
+    return prepared_.prompts[index / static_cast<size_t>(prepared_.request.n)];
+  }
   Usage CurrentUsage() const;
   std::string Explanation() const;
   bool wants_stream() const { return prepared_.request.stream; }
