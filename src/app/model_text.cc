@@ -1,7 +1,12 @@
 #include "app/model_text.h"
 
+#include <algorithm>
+#include <filesystem>
+
 #include "app/engine_factory.h"
+#include "model/hf_model.h"
 #include "model/model.h"
+#include "model/shape_preset.h"
 #include "text/tokenizer_json.h"
 
 namespace baton {
@@ -36,6 +41,34 @@ TokenizerData ByteTokenizer(int32_t vocabulary) {
   return data;
 }
 
+void ApplyConfiguration(const EngineFlags& flags, const ModelConfig& config, const GenerationDefaults& generation,
+                        ModelText& text) {
+  text.vocabulary = config.vocabulary;
+  text.max_model_len =
+      flags.max_model_len > 0 ? std::min(flags.max_model_len, config.max_position) : config.max_position;
+  text.temperature = generation.temperature;
+  text.top_p = generation.top_p;
+  text.min_p = generation.min_p;
+  text.top_k = generation.top_k;
+  text.repetition_penalty = generation.repetition_penalty;
+}
+
+// Only the configuration: the front end has no use for made-up weights. A model without a tokenizer gets the simple
+// one.
+absl::StatusOr<ModelText> ReadDummyText(const EngineFlags& flags) {
+  ModelText text{.name = std::filesystem::path(flags.model).filename()};
+  ModelParts parts;
+  if (absl::StatusOr<ModelConfig> shape = ShapePreset(flags.model); shape.ok()) {
+    parts.config = *std::move(shape);
+  } else {
+    BATON_ASSIGN_OR_RETURN(parts, ReadHfConfiguration(flags.model));
+  }
+  ApplyConfiguration(flags, parts.config, parts.generation, text);
+  absl::StatusOr<TokenizerData> tokenizer = ReadTokenizerDirectory(flags.model);
+  text.tokenizer = tokenizer.ok() ? *std::move(tokenizer) : ByteTokenizer(text.vocabulary);
+  return text;
+}
+
 }  // namespace
 
 absl::StatusOr<ModelText> ReadModelText(const EngineFlags& flags) {
@@ -48,25 +81,14 @@ absl::StatusOr<ModelText> ReadModelText(const EngineFlags& flags) {
     text.tokenizer = ByteTokenizer(sim.vocabulary);
     return text;
   }
-  const LoadFormat format = flags.load_format == "dummy" ? LoadFormat::kDummy : LoadFormat::kAuto;
-  BATON_ASSIGN_OR_RETURN(const Model model, LoadModel(flags.model, format, flags.seed));
+  if (flags.load_format == "dummy") return ReadDummyText(flags);
+  BATON_ASSIGN_OR_RETURN(const Model model, LoadModel(flags.model));
   text.name = model.name();
-  text.vocabulary = model.config().vocabulary;
-  text.max_model_len = flags.max_model_len > 0 ? std::min(flags.max_model_len, model.config().max_position)
-                                               : model.config().max_position;
-  text.temperature = model.generation().temperature;
-  text.top_p = model.generation().top_p;
-  text.min_p = model.generation().min_p;
-  text.top_k = model.generation().top_k;
-  text.repetition_penalty = model.generation().repetition_penalty;
+  ApplyConfiguration(flags, model.config(), model.generation(), text);
   if (model.tokenizer()) {
     text.tokenizer = *model.tokenizer();
-  } else if (!model.directory().empty()) {
-    absl::StatusOr<TokenizerData> data = ReadTokenizerDirectory(model.directory());
-    if (!data.ok() && format != LoadFormat::kDummy) return data.status();
-    text.tokenizer = data.ok() ? *std::move(data) : ByteTokenizer(text.vocabulary);
   } else {
-    text.tokenizer = ByteTokenizer(text.vocabulary);
+    BATON_ASSIGN_OR_RETURN(text.tokenizer, ReadTokenizerDirectory(model.directory()));
   }
   return text;
 }
