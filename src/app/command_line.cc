@@ -61,7 +61,7 @@ void AddEngine(CLI::App& app, EngineFlags& flags) {
       ->check(CLI::Range(1, 4096));
   app.add_option("--max-num-seqs", flags.max_num_seqs, "sequences of one step [64]")->check(CLI::Range(1, 4096));
   app.add_option("--max-num-batched-tokens", flags.max_num_batched_tokens,
-                 "tokens of one step [a fifth of a second's work]")
+                 "tokens of one step, decode rows included [an eighth of a second's work]")
       ->check(CLI::Range(1, 1 << 20));
   app.add_option("--prefill-budget", flags.prefill_budget, "prompt tokens that may ride on a decode step")
       ->check(CLI::Range(0, 1 << 20));

@@ -1,6 +1,7 @@
 #include "app/engine_factory.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <numeric>
 
@@ -19,6 +20,12 @@ constexpr int32_t kCalibrationTokens = 128;
 // A chunk of prefill holds up everybody's next token, and a cancellation, for as long as it lasts; attention over a
 // long context makes it longer than the measured one, so the aim is well under the promised 250 ms.
 constexpr double kChunkSeconds = 0.12;
+
+// Of the deployment, from its supervisor: without it nobody outside can tell which tokens share a block's name.
+uint64_t DeploymentSecret() {
+  const char* secret = std::getenv(kHashSecretVariable);
+  return secret == nullptr ? 0 : std::strtoull(secret, nullptr, 16);
+}
 
 // Runs one prefill of the first blocks to see how fast this engine is here: tokens a second.
 absl::StatusOr<double> MeasurePrefill(Engine& engine) {
@@ -45,22 +52,25 @@ absl::StatusOr<double> MeasurePrefill(Engine& engine) {
   return 1e6 * count / static_cast<double>(best_us);
 }
 
-// A chunk of whole blocks: as the flags say, or as much as `rate` computes in the time that a chunk may take.
-int32_t ChunkTokens(const EngineFlags& flags, const EngineInfo& info, double rate) {
-  const int32_t chunk =
-      flags.max_num_batched_tokens > 0 ? flags.max_num_batched_tokens : static_cast<int32_t>(rate * kChunkSeconds);
-  return std::clamp(chunk / info.kv.block_size, 1, std::max(1, info.max_batch_tokens / info.kv.block_size)) *
-         info.kv.block_size;
+// Sequences of one step: as asked for, or as many as leave room for a block of prefill beside their decode rows.
+int32_t MaxSequences(const EngineFlags& flags, int32_t block_size) {
+  if (flags.max_num_seqs > 0) return flags.max_num_seqs;
+  if (flags.max_num_batched_tokens == 0) return kDefaultSequences;
+  return std::clamp(flags.max_num_batched_tokens - block_size, 1, kDefaultSequences);
 }
 
+// `rate`: measured prefill, tokens a second; used where the flags do not say how long a step may be.
 SchedulerOptions SchedulerFor(const EngineFlags& flags, const EngineInfo& info, double rate, std::vector<TokenId> eos) {
-  const int32_t chunk = ChunkTokens(flags, info, rate);
-  return {.max_batch_tokens = std::min(info.max_batch_tokens, chunk + info.max_sequences),
+  const int32_t beside_decode = info.max_batch_tokens - info.max_sequences;
+  const int32_t measured = std::clamp(static_cast<int32_t>(rate * kChunkSeconds), info.kv.block_size, beside_decode);
+  const bool given = flags.max_num_batched_tokens > 0;
+  return {.max_batch_tokens = given ? flags.max_num_batched_tokens : measured + info.max_sequences,
           .max_sequences = info.max_sequences,
-          .prefill_chunk_tokens = chunk,
+          .prefill_chunk_tokens = given ? flags.max_num_batched_tokens : measured,
           .prefill_budget = flags.prefill_budget,
           .max_model_len = info.max_model_len,
           .prefix_caching = !flags.no_prefix_caching,
+          .hash_secret = DeploymentSecret(),
           .fingerprint = info.fingerprint,
           .eos = std::move(eos)};
 }
@@ -68,12 +78,12 @@ SchedulerOptions SchedulerFor(const EngineFlags& flags, const EngineInfo& info, 
 absl::StatusOr<LoadedEngine> LoadSimulated(const EngineFlags& flags) {
   BATON_ASSIGN_OR_RETURN(SimOptions options, ParseSimProfile(flags.sim));
   if (flags.block_size > 0) options.block_size = flags.block_size;
-  if (flags.max_num_seqs > 0) options.max_sequences = flags.max_num_seqs;
   if (flags.max_model_len > 0) options.max_model_len = flags.max_model_len;
-  if (flags.max_num_batched_tokens > 0) options.max_batch_tokens = flags.max_num_batched_tokens + options.max_sequences;
+  if (flags.max_num_batched_tokens > 0) options.max_batch_tokens = flags.max_num_batched_tokens;
+  options.max_sequences = MaxSequences(flags, options.block_size);
   BATON_ASSIGN_OR_RETURN(auto engine, CreateSimEngine(options));
   EngineFlags chunked = flags;
-  if (chunked.max_num_batched_tokens == 0) chunked.max_num_batched_tokens = 512;
+  if (chunked.max_num_batched_tokens == 0) chunked.max_num_batched_tokens = kDefaultBatchTokens + options.max_sequences;
   SchedulerOptions scheduler = SchedulerFor(chunked, engine->info(), 0, {});
   const double prefill_us = options.profile.prefill_us_per_token;
   return LoadedEngine{std::move(engine), std::move(scheduler), prefill_us > 0 ? 1e6 / prefill_us : 0};
@@ -94,8 +104,10 @@ EngineOptions OptionsFor(const EngineFlags& flags, const Model& model, const Bac
                         .max_model_len = flags.max_model_len,
                         .on_progress = std::move(on_progress)};
   if (flags.kv_cache_gib > 0) options.kv_bytes = static_cast<int64_t>(flags.kv_cache_gib * kGib);
-  options.max_sequences = flags.max_num_seqs > 0 ? flags.max_num_seqs : kDefaultSequences;
-  options.max_batch_tokens = std::max(flags.max_num_batched_tokens, kDefaultBatchTokens) + options.max_sequences;
+  const int32_t block_size = flags.block_size > 0 ? flags.block_size : choice.backend->info().default_block_size;
+  options.max_sequences = MaxSequences(flags, block_size);
+  options.max_batch_tokens =
+      flags.max_num_batched_tokens > 0 ? flags.max_num_batched_tokens : kDefaultBatchTokens + options.max_sequences;
   options.end_tokens = model.generation().eos.empty() ? model.config().eos : model.generation().eos;
   return options;
 }

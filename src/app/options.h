@@ -31,6 +31,9 @@ struct EngineFlags {
   uint64_t seed = 0;  // of dummy weights
 };
 
+// In the environment of the processes of one deployment: a secret, in hex, that names KV blocks.
+inline constexpr char kHashSecretVariable[] = "BATON_HASH_SECRET";
+
 struct CommonFlags {
   std::string log_format = "text";
   bool verbose = false;

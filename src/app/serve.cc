@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <map>
+#include <random>
 
 #include "app/command_line.h"
 #include "base/log.h"
@@ -127,10 +129,19 @@ std::vector<ChildSpec> Children(const ServeFlags& flags, const std::string& fold
   return children;
 }
 
+// Children inherit it; it appears in no argument list.
+void DrawHashSecret() {
+  std::random_device device;
+  char secret[20];
+  std::snprintf(secret, sizeof(secret), "%08x%08x", device(), device());
+  setenv(kHashSecretVariable, secret, 1);
+}
+
 }  // namespace
 
 int RunServe(const ServeFlags& given) {
   BlockSignals();
+  DrawHashSecret();
   ServeFlags flags = given;
   ConfigureLogging("serve", flags.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
                    flags.common.verbose ? LogLevel::kDebug : LogLevel::kInfo);

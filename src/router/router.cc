@@ -147,9 +147,11 @@ bool Router::TryDispatch(Stream& stream) {
   stream.has_first_token = false;
   attempts_[stream.attempt] = &stream;
   decode.sequences += 1;
-  prefill.prefill_tokens += input.prompt_tokens;
-  index_.Record(stream.decode, stream.blocks);
-  index_.Record(stream.prefill, stream.blocks);
+  const auto view = std::find_if(input.workers.begin(), input.workers.end(),
+                                 [&](const WorkerView& worker) { return worker.id == stream.prefill; });
+  stream.queued_tokens = input.prompt_tokens - view->cached_tokens;
+  prefill.prefill_tokens += stream.queued_tokens;
+  index_.Record(stream.prefill, stream.blocks);  // the decode worker has them when it has the first token
   Record(stream, *chosen, input);
 
   proto::Envelope envelope;
@@ -226,9 +228,7 @@ void Router::NoteFirstToken(Stream& stream) {
   if (!stream.dispatched || stream.has_first_token) return;
   stream.has_first_token = true;
   if (const auto worker = workers_.find(stream.prefill); worker != workers_.end()) {
-    worker->second.prefill_tokens -=
-        static_cast<int64_t>(stream.request.prompt.size() + stream.request.generated.size());
-    worker->second.prefill_tokens = std::max<int64_t>(0, worker->second.prefill_tokens);
+    worker->second.prefill_tokens = std::max<int64_t>(0, worker->second.prefill_tokens - stream.queued_tokens);
   }
 }
 
@@ -283,7 +283,10 @@ void Router::OnUpdate(Stream& stream, TokenEvent event, Deliveries& deliveries) 
   if (event.finish == FinishReason::kError && absl::IsUnavailable(event.status)) {
     return RetryOrFail(stream, event.status, deliveries);
   }
-  if (!event.tokens.empty()) NoteFirstToken(stream);
+  if (!event.tokens.empty() && !stream.has_first_token) {
+    NoteFirstToken(stream);
+    index_.Record(stream.decode, stream.blocks);
+  }
   std::vector<TokenId>& generated = stream.request.generated;
   const int64_t known = static_cast<int64_t>(generated.size()) - event.position;
   if (known < 0) {

@@ -81,8 +81,9 @@ class Router : public Generator {
     std::shared_ptr<Session> session;  // null while connecting
     bool connecting = false;
     proto::WorkerStatus status;
-    int64_t prefill_tokens = 0;  // dispatched, first token not yet seen
-    int32_t sequences = 0;       // dispatched for decoding, not finished
+    std::unique_ptr<Timer> retry;  // of a connection that failed or broke
+    int64_t prefill_tokens = 0;    // dispatched, first token not yet seen
+    int32_t sequences = 0;         // dispatched for decoding, not finished
     bool usable() const { return session != nullptr && member.state() == proto::Member::READY; }
   };
 
@@ -94,7 +95,8 @@ class Router : public Generator {
     TokenSink sink;
     std::vector<BlockHash> blocks;  // of the prompt
     WorkerId decode;
-    WorkerId prefill;  // equal to decode: prefilled there
+    WorkerId prefill;           // equal to decode: prefilled there
+    int64_t queued_tokens = 0;  // that this attempt adds to its prefill worker's queue
     bool dispatched = false;
     bool has_first_token = false;  // of this attempt
     bool cancelled = false;
@@ -116,6 +118,7 @@ class Router : public Generator {
   void Connect(Worker& worker) BATON_REQUIRES(mutex_);
   void OnConnected(WorkerId id, uint64_t incarnation, absl::StatusOr<std::shared_ptr<Session>> session);
   void OnFrame(WorkerId id, uint64_t incarnation, std::string_view frame);
+  void ConnectLater(WorkerId id, uint64_t incarnation) BATON_REQUIRES(mutex_);
   void OnWorkerGone(WorkerId id, uint64_t incarnation, const std::string& reason);
   void LoseWorker(Worker& worker, const std::string& reason, Deliveries& deliveries) BATON_REQUIRES(mutex_);
   void OnTokens(const proto::Tokens& tokens, Deliveries& deliveries) BATON_REQUIRES(mutex_);

@@ -10,6 +10,7 @@ namespace baton {
 namespace {
 
 constexpr int64_t kConnectTimeoutMs = 2000;
+constexpr int64_t kConnectAgainMs = 200;
 
 const char* StateName(proto::Member::State state) {
   switch (state) {
@@ -63,7 +64,7 @@ void Router::OnConnected(WorkerId id, uint64_t incarnation, absl::StatusOr<std::
     worker.connecting = false;
     if (!session.ok()) {
       LogWarning("cannot reach ", worker.member.process(), ": ", Message(session.status()));
-      return;  // the next change of the members tries again
+      return ConnectLater(id, incarnation);
     }
     worker.session = *std::move(session);
     proto::Envelope hello;
@@ -71,6 +72,16 @@ void Router::OnConnected(WorkerId id, uint64_t incarnation, absl::StatusOr<std::
     SendEnvelope(*worker.session, hello);
   }
   Deliver(std::move(deliveries));
+}
+
+// For a worker that lives but cannot be reached; one that has died comes back as another incarnation.
+void Router::ConnectLater(WorkerId id, uint64_t incarnation) {
+  workers_[id].retry = network_.RunAfter(kConnectAgainMs, [this, id, incarnation] {
+    MutexLock lock(mutex_);
+    Worker& worker = workers_[id];
+    const bool same = worker.member.incarnation() == incarnation && worker.member.state() == proto::Member::READY;
+    if (same && worker.session == nullptr && !worker.connecting) Connect(worker);
+  });
 }
 
 void Router::OnFrame(WorkerId id, uint64_t incarnation, std::string_view frame) {
@@ -105,6 +116,7 @@ void Router::OnWorkerGone(WorkerId id, uint64_t incarnation, const std::string& 
     Worker& worker = workers_[id];
     if (worker.member.incarnation() != incarnation) return;
     LoseWorker(worker, Cat("lost ", worker.member.process(), " (", reason, ")"), deliveries);
+    ConnectLater(id, incarnation);
   }
   Deliver(std::move(deliveries));
 }

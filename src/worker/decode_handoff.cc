@@ -31,8 +31,8 @@ void DecodeHandoff::Start(SequenceId sequence, Request request, const proto::Mem
   incoming.sequence = sequence;
   incoming.request = std::move(request);
   incoming.prefill = {prefill.worker()};
-  incoming.incarnation = prefill.incarnation();
   Peer& peer = EnsurePeer(prefill);
+  incoming.incarnation = peer.member.incarnation();
   if (!peer.refused.ok()) return Recompute(incoming, false, peer.refused);
   if (peer.session == nullptr) {
     peer.waiting.push_back(sequence);
@@ -46,13 +46,14 @@ void DecodeHandoff::Start(SequenceId sequence, Request request, const proto::Mem
 DecodeHandoff::Peer& DecodeHandoff::EnsurePeer(const proto::Member& member) {
   const WorkerId id{member.worker()};
   Peer& peer = peers_[id];
-  if (peer.member.incarnation() != member.incarnation()) {
+  // Who asks may not know yet that this worker has been started anew.
+  if (peer.member.incarnation() < member.incarnation()) {
     if (peer.session != nullptr) peer.session->Close();
     peer = Peer{.member = member};
   }
   if (peer.session != nullptr || peer.connecting) return peer;
   peer.connecting = true;
-  const uint64_t incarnation = member.incarnation();
+  const uint64_t incarnation = peer.member.incarnation();
   SessionEvents events{.on_frame =
                            [this, id, incarnation](std::string_view frame, UniqueFd) {
                              auto envelope = std::make_shared<proto::Envelope>();
@@ -65,11 +66,12 @@ DecodeHandoff::Peer& DecodeHandoff::EnsurePeer(const proto::Member& member) {
                            [this, id, incarnation](absl::Status why) {
                              inbox_.Post([this, id, incarnation, why] { OnSessionClosed(id, incarnation, why); });
                            }};
-  connector_.Connect(member.address(), std::move(events), kConnectTimeoutMs, [this, id, incarnation](auto session) {
-    inbox_.Post([this, id, incarnation, session = std::move(session)]() mutable {
-      OnConnected(id, incarnation, std::move(session));
-    });
-  });
+  connector_.Connect(peer.member.address(), std::move(events), kConnectTimeoutMs,
+                     [this, id, incarnation](auto session) {
+                       inbox_.Post([this, id, incarnation, session = std::move(session)]() mutable {
+                         OnConnected(id, incarnation, std::move(session));
+                       });
+                     });
   return peer;
 }
 

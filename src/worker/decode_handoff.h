@@ -70,7 +70,7 @@ class DecodeHandoff {
   int32_t reservations() const;
   std::vector<proto::Path> paths() const;
   int32_t probe_blocks() const;  // in use for path measurements that are under way
-  bool idle() const { return incoming_.empty(); }
+  int32_t size() const { return static_cast<int32_t>(incoming_.size()); }
 
  private:
   enum class State : uint8_t { kWaitingForHeadRoom, kRequested, kStarted, kReserved, kEnding };
@@ -84,7 +84,6 @@ class DecodeHandoff {
     bool reserved = false;  // the scheduler holds blocks for it
     std::optional<SampledToken> first_token;
     Clock::time_point prefill_ended;
-    bool complete = false;
   };
   struct Peer {
     proto::Member member;

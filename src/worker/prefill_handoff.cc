@@ -76,6 +76,8 @@ void PrefillHandoff::OnPoolOffer(const std::shared_ptr<Session>& session, const 
   Peer peer;
   const absl::StatusOr<PathReport> report = Accept(offer, std::move(fd), peer.pool);
   peer.refused = report.status();
+  if (!report.ok())
+    peer.pool.reset();  // waits until no byte of the probe moves any more: the blocks are free after the answer
   proto::Envelope envelope;
   proto::PathMeasured* measured = envelope.mutable_path_measured();
   measured->mutable_path()->set_prefill_worker(options_.worker);

@@ -190,7 +190,8 @@ void Worker::OnGenerate(const std::shared_ptr<Session>& session, const proto::Ge
   streams_.Add(sequence, std::move(stream));
   checked_when_idle_ = false;
   const absl::Status checked = CheckTokens(*request);
-  if (checked.ok() && generate.has_prefill() && generate.prefill().worker() != options_.id.value) {
+  const bool room = decode_->size() < options_.max_waiting;
+  if (checked.ok() && room && generate.has_prefill() && generate.prefill().worker() != options_.id.value) {
     return decode_->Start(sequence, *std::move(request), generate.prefill());
   }
   if (const absl::Status status = Admit(sequence, *std::move(request), SequenceKind::kLocal); !status.ok()) {
@@ -292,7 +293,7 @@ void Worker::Deliver(SequenceEvent event, const absl::Status& failure) {
 
 // Blocks must add up when nothing runs.
 void Worker::WhenIdle() {
-  if (checked_when_idle_ || scheduler_->HasWork() || !decode_->idle() || prefill_->size() > 0) return;
+  if (checked_when_idle_ || scheduler_->HasWork() || decode_->size() > 0 || prefill_->size() > 0) return;
   checked_when_idle_ = true;
   absl::Status status = scheduler_->CheckIntegrity();
   if (status.ok()) status = pool_.CheckIntegrity();
