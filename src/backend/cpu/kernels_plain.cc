@@ -78,7 +78,7 @@ void QuantizeTile(InputKind kind, const float* x, int64_t stride, int width, int
 
 // One column of a tile as plain integers.
 template <InputKind kInput>
-void ReadColumn(const uint8_t* block, int width, int column, int32_t* q) {
+void ReadColumn(const uint8_t* block, int width, int column, int16_t* q) {
   for (int i = 0; i < kQuantBlock; ++i) {
     if constexpr (kInput == InputKind::kInt8) {
       q[i] = static_cast<int8_t>(block[(i / 4 * width + column) * 4 + i % 4]);
@@ -135,7 +135,7 @@ void MultiplyQuantized(const MultiplyArgs& args) {
       const uint8_t* block = args.tiles + (first * blocks + b * width) * ColumnBlockBytes(kInput);
       const float* scales = reinterpret_cast<const float*>(block + width * (kNibbles ? 32 : 64));
       for (int c = 0; c < width; ++c) {
-        int32_t q[kQuantBlock];
+        int16_t q[kQuantBlock];
         ReadColumn<kInput>(block, width, c, q);
         int32_t sums[kPanelRows] = {};
         for (int k = 0; k < kQuantBlock; ++k) {
