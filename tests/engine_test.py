@@ -113,11 +113,11 @@ def test_chunks_threads_and_blocks_change_no_bit(demo_answers, build_dir, demo_m
 
 def test_portable_kernels_agree_with_the_reference(demo, build_dir, demo_model):
     llama, prompts = demo
-    requests = [{"tokens": prompt, "max_tokens": 8} for prompt in prompts[::8]]
+    requests = [{"tokens": prompt, "max_tokens": 8} for prompt in prompts[::14]]
     comparison = Comparison(llama)
     for request, answer in zip(requests, run(build_dir, demo_model, requests, "isa=plain", "threads=2")):
         comparison.add(request["tokens"], answer)
-    assert comparison.sure > 10 and not comparison.wrong
+    assert comparison.sure > 6 and not comparison.wrong
     assert comparison.mean() <= 0.06
 
 

@@ -6,29 +6,30 @@ namespace {
 absl::Status CheckItem(const BatchItem& item, const EngineInfo& info) {
   const int64_t end = int64_t{item.start} + item.count;
   if (item.start < 0 || item.count < 1 || end > info.max_model_len) {
-    return Internal("positions ", item.start, " + ", item.count, ": expected at least one, below ", info.max_model_len);
+    return InvalidArgument("positions ", item.start, " + ", item.count, ": expected at least one, below ",
+                           info.max_model_len);
   }
   if (static_cast<int64_t>(item.tokens.size()) < end) {
-    return Internal("expected at least ", end, " tokens, found ", item.tokens.size());
+    return InvalidArgument("expected at least ", end, " tokens, found ", item.tokens.size());
   }
   if (item.prompt_length < 0 || item.prompt_length > static_cast<int64_t>(item.tokens.size())) {
-    return Internal("prompt length ", item.prompt_length, " of ", item.tokens.size(), " tokens");
+    return InvalidArgument("prompt length ", item.prompt_length, " of ", item.tokens.size(), " tokens");
   }
   for (TokenId token : item.tokens.subspan(item.start, item.count)) {
     if (token < 0 || token >= info.vocabulary) {
-      return Internal("token id ", token, ": expected 0 to ", info.vocabulary - 1);
+      return InvalidArgument("token id ", token, ": expected 0 to ", info.vocabulary - 1);
     }
   }
   const int64_t blocks = info.kv.BlocksFor(end);
   if (static_cast<int64_t>(item.block_table.size()) < blocks) {
-    return Internal("expected ", blocks, " blocks for ", end, " tokens, found ", item.block_table.size());
+    return InvalidArgument("expected ", blocks, " blocks for ", end, " tokens, found ", item.block_table.size());
   }
   for (int64_t i = 0; i < blocks; ++i) {
     if (item.block_table[i] < 0 || item.block_table[i] >= info.num_blocks) {
-      return Internal("block id ", item.block_table[i], ": expected 0 to ", info.num_blocks - 1);
+      return InvalidArgument("block id ", item.block_table[i], ": expected 0 to ", info.num_blocks - 1);
     }
   }
-  if (item.sample && item.sampling == nullptr) return Internal("a token to sample, but no sampling parameters");
+  if (item.sample && item.sampling == nullptr) return InvalidArgument("a token to sample, but no sampling parameters");
   return absl::OkStatus();
 }
 
@@ -37,7 +38,7 @@ absl::Status CheckItem(const BatchItem& item, const EngineInfo& info) {
 absl::Status CheckBatch(const Batch& batch, const EngineInfo& info) {
   const int64_t items = static_cast<int64_t>(batch.items.size());
   if (items == 0 || items > info.max_sequences) {
-    return Internal("a batch of ", items, " sequences: expected 1 to ", info.max_sequences);
+    return InvalidArgument("a batch of ", items, " sequences: expected 1 to ", info.max_sequences);
   }
   int64_t tokens = 0;
   for (int64_t i = 0; i < items; ++i) {
@@ -47,7 +48,7 @@ absl::Status CheckBatch(const Batch& batch, const EngineInfo& info) {
     tokens += batch.items[i].count;
   }
   if (tokens > info.max_batch_tokens) {
-    return Internal("a batch of ", tokens, " tokens: expected at most ", info.max_batch_tokens);
+    return InvalidArgument("a batch of ", tokens, " tokens: expected at most ", info.max_batch_tokens);
   }
   return absl::OkStatus();
 }

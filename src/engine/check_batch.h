@@ -1,6 +1,6 @@
 // Refuses a batch that an engine could not run, before anything is computed or overwritten.
 //
-// Threading: pure. Errors: Internal, since a batch comes from this program's own scheduler; the message names the item.
+// Threading: pure. Errors: InvalidArgument, naming the item; the engine is as it was (Internal would poison it).
 #pragma once
 
 #include "core/batch.h"

@@ -5,7 +5,7 @@
 //
 // Threading: as Engine. Ownership: the engine takes the backend; the model may go once this has returned.
 // Errors: InvalidArgument when the model or the options do not fit; Unimplemented for a weight type that the backend
-// has no kernel for. Run refuses an impossible batch with Internal (the scheduler's bug) before it computes anything.
+// has no kernel for, with the weight's name. Run refuses an impossible batch with InvalidArgument before it computes.
 // Limits: what EngineOptions say.
 #pragma once
 

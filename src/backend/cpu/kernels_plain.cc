@@ -76,75 +76,71 @@ void QuantizeTile(InputKind kind, const float* x, int64_t stride, int width, int
 
 // ---- products ----
 
-// One column of a tile as plain integers.
+constexpr int kLanes = 32;  // bytes of a group of weights: 8 rows × 4 k (nibbles) or 16 rows × 2 k
+
+// Sums of one block for 16 rows, in the order in which the weights lie, so that compilers can use vectors.
 template <InputKind kInput>
-void ReadColumn(const uint8_t* block, int width, int column, int32_t* q) {
-  for (int i = 0; i < kQuantBlock; ++i) {
-    if constexpr (kInput == InputKind::kInt8) {
-      q[i] = static_cast<int8_t>(block[(i / 4 * width + column) * 4 + i % 4]);
-    } else {
-      int16_t value;
-      std::memcpy(&value, block + (i / 2 * width + column) * 4 + i % 2 * 2, 2);
-      q[i] = value;
-    }
-  }
-}
-
-struct UnpackedBlock {
-  int16_t q[kQuantBlock][kPanelRows];
-  float scale[kPanelRows];
-  float minimum[kPanelRows];
-};
-
-template <PackedKind kKind>
-void UnpackBlock(const uint8_t* data, UnpackedBlock& block) {
-  constexpr bool kNibbles = kKind == PackedKind::kQ4 || kKind == PackedKind::kQ4Min;
-  for (int k = 0; k < kQuantBlock; ++k) {
-    for (int row = 0; row < kPanelRows; ++row) {
-      if constexpr (kNibbles) {
-        const uint8_t byte = data[(k / 4) * 32 + (row % 8) * 4 + k % 4];
-        block.q[k][row] = row < 8 ? byte & 15 : byte >> 4;
-      } else {
-        block.q[k][row] = static_cast<int8_t>(data[(k / 2) * 32 + row * 2 + k % 2]);
+void BlockSums(const uint8_t* block, const uint8_t* column, int width, int32_t* sums) {
+  if constexpr (kInput == InputKind::kInt8) {
+    int16_t low[kLanes] = {};  // 8 × 15 × 127 fits
+    int16_t high[kLanes] = {};
+    for (int i = 0; i < 8; ++i, block += kLanes, column += width * 4) {
+      int16_t input[kLanes];
+      for (int lane = 0; lane < kLanes; ++lane) input[lane] = static_cast<int8_t>(column[lane % 4]);
+      for (int lane = 0; lane < kLanes; ++lane) {
+        low[lane] = static_cast<int16_t>(low[lane] + (block[lane] & 15) * input[lane]);
+        high[lane] = static_cast<int16_t>(high[lane] + (block[lane] >> 4) * input[lane]);
       }
     }
-  }
-  uint16_t halves[2 * kPanelRows] = {};
-  constexpr bool kMinimum = kKind == PackedKind::kQ4Min || kKind == PackedKind::kQ8Min;
-  std::memcpy(halves, data + (kNibbles ? 256 : 512), kMinimum ? 64 : 32);
-  for (int row = 0; row < kPanelRows; ++row) {
-    block.scale[row] = HalfToFloat(halves[row]);
-    block.minimum[row] = kMinimum                   ? HalfToFloat(halves[kPanelRows + row])
-                         : kKind == PackedKind::kQ4 ? -8.0f * block.scale[row]
-                                                    : 0.0f;
+    for (int row = 0; row < 8; ++row) {
+      sums[row] = low[row * 4] + low[row * 4 + 1] + low[row * 4 + 2] + low[row * 4 + 3];
+      sums[row + 8] = high[row * 4] + high[row * 4 + 1] + high[row * 4 + 2] + high[row * 4 + 3];
+    }
+  } else {
+    int32_t products[kLanes] = {};
+    for (int i = 0; i < 16; ++i, block += kLanes, column += width * 4) {
+      int16_t pair[2];
+      std::memcpy(pair, column, 4);
+      int16_t input[kLanes];
+      for (int lane = 0; lane < kLanes; ++lane) input[lane] = pair[lane % 2];
+      for (int lane = 0; lane < kLanes; ++lane) {
+        products[lane] += static_cast<int16_t>(static_cast<int8_t>(block[lane]) * input[lane]);  // 128 × 127 fits
+      }
+    }
+    for (int row = 0; row < kPanelRows; ++row) sums[row] = products[row * 2] + products[row * 2 + 1];
   }
 }
 
 template <PackedKind kKind>
 void MultiplyQuantized(const MultiplyArgs& args) {
   constexpr bool kNibbles = kKind == PackedKind::kQ4 || kKind == PackedKind::kQ4Min;
+  constexpr bool kMinimum = kKind == PackedKind::kQ4Min || kKind == PackedKind::kQ8Min;
   constexpr InputKind kInput = kNibbles ? InputKind::kInt8 : InputKind::kInt16;
+  constexpr int kWeightBytes = kNibbles ? 256 : 512;
   const int64_t blocks = args.k / kQuantBlock;
   for (int c = 0; c < args.columns; ++c) std::fill_n(args.out + c * args.out_stride, kPanelRows, 0.0f);
   for (int64_t b = 0; b < blocks; ++b) {
-    UnpackedBlock weights;
-    UnpackBlock<kKind>(args.panel + b * (PanelBytes(kKind, kQuantBlock)), weights);
+    const uint8_t* block = args.panel + b * (kWeightBytes + (kMinimum ? 64 : 32));
+    uint16_t halves[2 * kPanelRows] = {};
+    std::memcpy(halves, block + kWeightBytes, kMinimum ? 64 : 32);
+    float scale[kPanelRows];
+    float minimum[kPanelRows];
+    for (int row = 0; row < kPanelRows; ++row) {
+      scale[row] = HalfToFloat(halves[row]);
+      minimum[row] = kMinimum ? HalfToFloat(halves[kPanelRows + row]) : -8.0f * scale[row];
+    }
     int width;
     for (int first = 0; first < args.columns; first += width) {
       width = TileWidth(kInput, args.columns, first);
-      const uint8_t* block = args.tiles + (first * blocks + b * width) * ColumnBlockBytes(kInput);
-      const float* scales = reinterpret_cast<const float*>(block + width * (kNibbles ? 32 : 64));
+      const uint8_t* tile = args.tiles + (first * blocks + b * width) * ColumnBlockBytes(kInput);
+      const float* scales = reinterpret_cast<const float*>(tile + width * (kNibbles ? 32 : 64));
       for (int c = 0; c < width; ++c) {
-        int32_t q[kQuantBlock];
-        ReadColumn<kInput>(block, width, c, q);
-        int32_t sums[kPanelRows] = {};
-        for (int k = 0; k < kQuantBlock; ++k) {
-          for (int row = 0; row < kPanelRows; ++row) sums[row] += weights.q[k][row] * q[k];
-        }
+        int32_t sums[kPanelRows];
+        BlockSums<kInput>(block, tile + c * 4, width, sums);
         float* out = args.out + (first + c) * args.out_stride;
         for (int row = 0; row < kPanelRows; ++row) {
-          out[row] += weights.scale[row] * scales[c] * static_cast<float>(sums[row]);
-          if constexpr (kKind != PackedKind::kQ8) out[row] += weights.minimum[row] * scales[width + c];
+          out[row] += scale[row] * scales[c] * static_cast<float>(sums[row]);
+          if constexpr (kKind != PackedKind::kQ8) out[row] += minimum[row] * scales[width + c];
         }
       }
     }
