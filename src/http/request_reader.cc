@@ -1,5 +1,6 @@
 #include "http/request_reader.h"
 
+#include <algorithm>
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
@@ -43,35 +44,58 @@ void RequestReader::Parse() {
     pending_.erase(0, start == std::string::npos ? pending_.size() : start);
   }
   if (pending_.empty()) return;
-  if (!parser_) {
-    parser_ = std::make_unique<Parser>();
-    parser_->beast.eager(true);
-    parser_->beast.header_limit(static_cast<uint32_t>(limits_.header_bytes));
-    parser_->beast.body_limit(limits_.body_bytes);
-    state_ = State::kHeader;
-  }
+  if (state_ != State::kBody && !ParseHead()) return;
   auto& beast = parser_->beast;
   size_t used = 0;
   while (used < pending_.size() && !beast.is_done()) {
-    boost::beast::error_code error;
-    const size_t taken = beast.put(boost::asio::const_buffer(pending_.data() + used, pending_.size() - used), error);
-    used += taken;
-    if (error == http::error::need_more) break;
-    if (error == http::error::body_limit) {
-      return Fail(413, Cat("the request body is larger than the limit of ", limits_.body_bytes, " bytes"));
-    }
-    if (error == http::error::header_limit) {
-      return Fail(431, Cat("the request header is larger than the limit of ", limits_.header_bytes, " bytes"));
-    }
-    if (error) return Fail(400, Cat("malformed HTTP request: ", error.message()));
+    const size_t taken = Put(std::string_view(pending_).substr(used));
+    if (state_ == State::kError) return;
     if (taken == 0) break;
+    used += taken;
   }
   pending_.erase(0, used);
-  if (beast.is_done()) {
-    state_ = State::kDone;
-  } else if (beast.is_header_done()) {
-    state_ = State::kBody;
+  if (beast.is_done()) state_ = State::kDone;
+}
+
+// Waits for the whole head before it is parsed: what is refused does not depend on how the bytes arrive.
+bool RequestReader::ParseHead() {
+  constexpr std::string_view kEnd = "\r\n\r\n";
+  state_ = State::kHeader;
+  const size_t end = pending_.find(kEnd, scanned_ - std::min(scanned_, kEnd.size() - 1));
+  scanned_ = pending_.size();
+  if (end == std::string::npos ? pending_.size() > limits_.header_bytes : end + kEnd.size() > limits_.header_bytes) {
+    Fail(431, Cat("the request header is larger than the limit of ", limits_.header_bytes, " bytes"));
+    return false;
   }
+  if (end == std::string::npos) return false;
+  const size_t size = end + kEnd.size();
+  parser_ = std::make_unique<Parser>();
+  parser_->beast.eager(true);
+  parser_->beast.header_limit(static_cast<uint32_t>(size));
+  parser_->beast.body_limit(limits_.body_bytes);
+  const size_t taken = Put(std::string_view(pending_).substr(0, size));
+  if (state_ == State::kError) return false;
+  if (taken != size || !parser_->beast.is_header_done()) {
+    Fail(400, "malformed HTTP request: the header ends too early");
+    return false;
+  }
+  pending_.erase(0, size);
+  scanned_ = 0;
+  state_ = State::kBody;
+  return true;
+}
+
+// Gives bytes to the parser and returns how many it has used.
+size_t RequestReader::Put(std::string_view bytes) {
+  boost::beast::error_code error;
+  const size_t taken = parser_->beast.put(boost::asio::const_buffer(bytes.data(), bytes.size()), error);
+  if (!error || error == http::error::need_more) return taken;
+  if (error == http::error::body_limit) {
+    Fail(413, Cat("the request body is larger than the limit of ", limits_.body_bytes, " bytes"));
+  } else {
+    Fail(400, Cat("malformed HTTP request: ", error.message()));
+  }
+  return taken;
 }
 
 void RequestReader::Fail(int status, std::string message) {
@@ -110,6 +134,7 @@ HttpRequest RequestReader::Take() {
 
 void RequestReader::Next() {
   parser_.reset();
+  scanned_ = 0;
   state_ = State::kEmpty;
   expectation_taken_ = false;
   Parse();

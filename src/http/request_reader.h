@@ -44,11 +44,14 @@ class RequestReader {
   struct Parser;  // Boost.Beast's
 
   void Parse();
+  bool ParseHead();
+  size_t Put(std::string_view bytes);
   void Fail(int status, std::string message);
 
   Limits limits_;
-  std::unique_ptr<Parser> parser_;  // made with the first byte of a request: an idle connection costs little
+  std::unique_ptr<Parser> parser_;  // made with a request's head: an idle connection costs little
   std::string pending_;
+  size_t scanned_ = 0;  // bytes of pending_ in which the head's end was looked for
   State state_ = State::kEmpty;
   bool expectation_taken_ = false;
   HttpError error_;

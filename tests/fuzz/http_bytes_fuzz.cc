@@ -24,7 +24,7 @@ void Describe(const HttpRequest& request, std::string& out) {
   out += request.body + (request.keep_alive ? "\n" : " close\n");
 }
 
-// All requests in `bytes`, fed in parts of `step` bytes. (An error may be found early or only at the header's end.)
+// All requests in `bytes`, fed in parts of `step` bytes.
 std::string ReadAll(std::string_view bytes, size_t step) {
   RequestReader reader(kLimits);
   std::string out;
@@ -41,6 +41,7 @@ std::string ReadAll(std::string_view bytes, size_t step) {
   if (reader.state() == RequestReader::State::kError) {
     const int status = reader.error().status;
     Require(status == 400 || status == 413 || status == 431);
+    out += "error";
   }
   return out;
 }
