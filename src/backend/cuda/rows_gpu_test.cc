@@ -53,16 +53,17 @@ TEST_P(RowsTest, NormAddsScaledDeltaAndQuantizes) {
   const auto residual = random.Bf16(int64_t{rows} * width);
   const auto delta = random.Bf16(int64_t{rows} * width, 100.0f);
   const auto token = random.Floats(rows, 0.005f, 0.02f);
-  const auto channel = random.Floats(width, 0.5f, 1.5f);
+  const ChannelScales channels(random.Floats(width, 0.5f, 1.5f));
+  const std::vector<float>& channel = channels.values;
   const auto bias = random.Floats(width, -0.5f, 0.5f);
   const auto weight = random.Floats(width, 0.5f, 1.5f);
   DeviceArray<uint16_t> device_residual(residual);
   const DeviceArray<uint16_t> device_delta(delta);
-  const DeviceArray<float> device_token(token), device_channel(channel), device_bias(bias), device_weight(weight);
+  const DeviceArray<float> device_token(token), device_bias(bias), device_weight(weight);
   Output output(fp8, rows, width);
   ASSERT_EQ(LaunchRmsNorm({.residual = device_residual.as<__nv_bfloat16>(),
                            .delta = device_delta.as<__nv_bfloat16>(),
-                           .delta_scales = {device_token.get(), device_channel.get(), device_bias.get()},
+                           .delta_scales = {device_token.get(), channels.device.as<__half>(), ChannelScales::kUnit, device_bias.get()},
                            .weight = device_weight.get(),
                            .source_rows = nullptr,
                            .output = output.Arguments(),
@@ -95,12 +96,13 @@ TEST_P(RowsTest, SwiGlu) {
   Random random(FreshSeed());
   const auto input = random.Bf16(int64_t{rows} * 2 * width, 100.0f);
   const auto token = random.Floats(rows, 0.005f, 0.02f);
-  const auto channel = random.Floats(2 * width, 0.5f, 1.5f);
+  const ChannelScales channels(random.Floats(2 * width, 0.5f, 1.5f));
+  const std::vector<float>& channel = channels.values;
   const DeviceArray<uint16_t> device_input(input);
-  const DeviceArray<float> device_token(token), device_channel(channel);
+  const DeviceArray<float> device_token(token);
   Output output(fp8, rows, width);
   ASSERT_EQ(LaunchSwiGlu({.gate_up = device_input.as<__nv_bfloat16>(),
-                          .scales = {device_token.get(), device_channel.get(), nullptr},
+                          .scales = {device_token.get(), channels.device.as<__half>(), ChannelScales::kUnit, nullptr},
                           .output = output.Arguments(),
                           .rows = rows,
                           .width = width},
@@ -112,7 +114,8 @@ TEST_P(RowsTest, SwiGlu) {
       const int64_t at = int64_t{row} * 2 * width + k;
       const double gate = Bf16ToFloat(input[at]) * double{token[row]} * channel[k];
       const double up = Bf16ToFloat(input[at + width]) * double{token[row]} * channel[width + k];
-      reference[row][k] = gate / (1 + std::exp(-gate)) * up;
+      // BF16 between activation and quantization, as the kernel has it.
+      reference[row][k] = Bf16ToFloat(FloatToBf16(static_cast<float>(gate / (1 + std::exp(-gate)) * up)));
     }
   }
   EXPECT_LT(ErrorOf(output, reference), kTolerance);
