@@ -21,6 +21,7 @@ struct RowArgs {
 };
 
 constexpr int kRowThreads = 256;
+constexpr float kLog2e = 1.44269504f;
 constexpr int kVector = 8;  // elements that a thread loads at once
 
 __device__ __forceinline__ void Unpack(const uint4& vector, float (&values)[kVector]) {
@@ -94,21 +95,23 @@ __device__ __forceinline__ void LoadFloats(const float* from, int k, float other
   values[7] = high.w;
 }
 
+// values ← values × channel[k …]
+__device__ __forceinline__ void ApplyChannel(const RowScales& scales, int k, float (&values)[kVector]) {
+  if (scales.channel == nullptr) return;
+  const uint4 channel = __ldg(reinterpret_cast<const uint4*>(scales.channel + k));
+  const uint32_t words[4] = {channel.x, channel.y, channel.z, channel.w};
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&words[j]));
+    values[2 * j] *= pair.x;
+    values[2 * j + 1] *= pair.y;
+  }
+}
 // values ← values × token × channel[k …] + bias[k …]; `token` includes the unit.
 __device__ __forceinline__ void ApplyScales(const RowScales& scales, float token, int k, float (&values)[kVector]) {
-  if (scales.channel != nullptr) {
-    uint4 channel;  // volatile keeps the compiler from loading all of a row's scales at once, for which there are no registers
-    asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(channel.x), "=r"(channel.y), "=r"(channel.z), "=r"(channel.w)
-                 : "l"(scales.channel + k));
-    const uint32_t words[4] = {channel.x, channel.y, channel.z, channel.w};
+  ApplyChannel(scales, k, values);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&words[j]));
-      values[2 * j] *= token * pair.x;
-      values[2 * j + 1] *= token * pair.y;
-    }
-  }
+  for (int j = 0; j < kVector; ++j) values[j] *= token;
   if (scales.bias == nullptr) return;
   float bias[kVector];
   LoadFloats(scales.bias, k, 0.f, bias);
@@ -134,11 +137,21 @@ __device__ __forceinline__ void Combine(const RowArgs& args, const uint4& first,
   float y[kVector];
   Unpack(first, x);
   Unpack(second, y);
-  if (args.input != nullptr) ApplyScales(args.scales, token, k, x);
-  if (kKind == RowKind::kSwiGlu) ApplyScales(args.scales, token, args.width + k, y);
+  if (kKind == RowKind::kNorm) {
+    if (args.input != nullptr) ApplyScales(args.scales, token, k, x);
 #pragma unroll
-  for (int j = 0; j < kVector; ++j) {
-    x[j] = kKind == RowKind::kNorm ? x[j] + y[j] : __fdividef(x[j], 1.f + __expf(-x[j])) * y[j];
+    for (int j = 0; j < kVector; ++j) x[j] += y[j];
+  } else if (args.scales.bias != nullptr) {
+    ApplyScales(args.scales, token, k, x);
+    ApplyScales(args.scales, token, args.width + k, y);
+#pragma unroll
+    for (int j = 0; j < kVector; ++j) x[j] = __fdividef(x[j] * y[j], 1.f + __expf(-x[j]));
+  } else {  // this kernel is bound by instructions: the row's factor token² is left to the end
+    ApplyChannel(args.scales, k, x);
+    ApplyChannel(args.scales, args.width + k, y);
+    const float exponent = -kLog2e * token;
+#pragma unroll
+    for (int j = 0; j < kVector; ++j) x[j] = __fdividef(x[j] * y[j], 1.f + Exp2(x[j] * exponent));
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) packed[j] = PackBf16(x[2 * j], x[2 * j + 1]);
@@ -146,7 +159,7 @@ __device__ __forceinline__ void Combine(const RowArgs& args, const uint4& first,
 
 // A row for each cluster of gridDim.x CTAs (mostly one); a thread keeps kPer vectors of it in registers between the two passes.
 template <RowKind kKind, int kPer>
-__global__ void __launch_bounds__(kRowThreads, kPer <= 4 ? 3 : 2) row_kernel(const RowArgs args) {
+__global__ void __launch_bounds__(kRowThreads, kPer > 4 ? 2 : kKind == RowKind::kQuantize ? 5 : 4) row_kernel(const RowArgs args) {
   constexpr int kGroup = kPer <= 4 ? kPer : kPer / 7;  // vectors in flight at once
   constexpr bool kExact = kPer > 4;                    // the share is a whole number of vectors for every thread
   const int tid = threadIdx.x;
@@ -155,8 +168,8 @@ __global__ void __launch_bounds__(kRowThreads, kPer <= 4 ? 3 : 2) row_kernel(con
   const int begin = share * blockIdx.x;
   const int end = begin + share;
   if (gridDim.x > 1) ClusterArrive();
-  WaitForPredecessor();
   ReleaseSuccessor();
+  WaitForPredecessor();
 
   const int source = args.source_rows != nullptr ? args.source_rows[row] : row;
   const float token = TokenScale(args.scales, source);
@@ -198,7 +211,9 @@ __global__ void __launch_bounds__(kRowThreads, kPer <= 4 ? 3 : 2) row_kernel(con
   }
 
   ReduceRow(sum, peak);
-  const float norm = kKind == RowKind::kNorm ? rsqrtf(sum / static_cast<float>(args.width) + args.epsilon) : 1.f;
+  float norm = 1.f;
+  if (kKind == RowKind::kNorm) norm = rsqrtf(sum / static_cast<float>(args.width) + args.epsilon);
+  if (kKind == RowKind::kSwiGlu && args.scales.bias == nullptr) norm = token * token;
   const float scale = fmaxf(peak * norm, 1e-10f) * (1.f / 448.f);
   const float factor = args.output.fp8 != nullptr ? norm / scale : norm;
   if (args.output.fp8 != nullptr && tid == 0 && blockIdx.x == 0) args.output.scale[row] = scale;
@@ -251,8 +266,8 @@ cudaError_t LaunchRows(const RowArgs& args, int rows, cudaStream_t stream) {
 }
 
 __global__ void embed_kernel(const EmbedArgs args) {
-  WaitForPredecessor();
   ReleaseSuccessor();
+  WaitForPredecessor();
   const int row = blockIdx.x;
   int token = args.info[row].token;
   token = token < 0 || token >= args.vocabulary ? 0 : token;
@@ -264,8 +279,8 @@ __global__ void embed_kernel(const EmbedArgs args) {
 // A thread rotates 8 pairs of one head. Non-interleaved pairs lie in two vectors half a head apart.
 template <bool kInterleaved>
 __global__ void __launch_bounds__(128, 9) rope_append_kernel(const RopeAppendArgs args) {
-  WaitForPredecessor();
   ReleaseSuccessor();
+  WaitForPredecessor();
   const int tid = threadIdx.x;
   const int dim = args.cache.head_dim;
   const int threads_per_head = dim / 16;
