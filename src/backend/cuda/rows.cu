@@ -159,7 +159,7 @@ __device__ __forceinline__ void Combine(const RowArgs& args, const uint4& first,
 
 // A row for each cluster of gridDim.x CTAs (mostly one); a thread keeps kPer vectors of it in registers between the two passes.
 template <RowKind kKind, int kPer>
-__global__ void __launch_bounds__(kRowThreads, kPer > 4 ? 2 : kKind == RowKind::kQuantize ? 5 : 4) row_kernel(const RowArgs args) {
+__global__ void __launch_bounds__(kRowThreads, kPer > 4 ? 2 : 3) row_kernel(const RowArgs args) {
   constexpr int kGroup = kPer <= 4 ? kPer : kPer / 7;  // vectors in flight at once
   constexpr bool kExact = kPer > 4;                    // the share is a whole number of vectors for every thread
   const int tid = threadIdx.x;
