@@ -21,7 +21,7 @@ if(BATON_CUDA AND NOT BATON_FUZZ AND NOT BATON_SANITIZE)
 endif()
 
 set(BATON_NVCC_FLAGS -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a --expt-relaxed-constexpr -Werror=all-warnings
-    -Xcompiler=-fPIC,-Wall -Xptxas=-warn-spills)
+    -Xcompiler=-fPIC,-Wall)
 
 # Appends the object of each .cu file to `out`.
 function(baton_cuda_objects out)

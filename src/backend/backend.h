@@ -127,6 +127,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const CpuOptions& opti
 struct CudaOptions {
   int32_t device = 0;  // index among the visible ones
   bool graphs = true;  // decode steps as CUDA graphs
+  bool own_gemm = true;  // FP8 products of up to 32 rows by backend/cuda/small_gemm.cu instead of cuBLASLt
 };
 absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const CudaOptions& options);
 

@@ -2,7 +2,7 @@
 // Measures the CUDA backend on Llama-70B's shapes: each kernel with its share of the hardware's limit, then whole steps of
 // the engine. Random data throughout.
 //
-//   baton_bench_kernels [kernels] [engine] [layers=N] [decode=B[,B…]] [prefill=N[,N…]] [json=FILE]
+//   baton_bench_kernels [kernels] [engine] [cublas] [layers=N] [decode=B[,B…]] [prefill=N[,N…]] [json=FILE]
 #include <algorithm>
 #include <chrono>
 #include <cuda_fp8.h>
@@ -186,7 +186,8 @@ class KernelBench {
     auto* gate_up = RandomBf16(int64_t{rows} * 2 * kInner, 100.0f);
     auto* qkv = RandomBf16(int64_t{rows} * kQkv, 100.0f);
     auto* token = RandomFloats(rows, 0.005f, 0.015f);
-    auto* channel = RandomFloats(2 * kInner, 0.5f, 1.5f);
+    auto* channel = reinterpret_cast<const __half*>(RandomBf16(2 * kInner, 1.0f));
+    auto* weight = RandomFloats(kHidden, 0.5f, 1.5f);
     auto* codes = Allocate<uint8_t>(int64_t{rows} * kInner);
     auto* scales = Allocate<float>(rows);
     auto* rotary = Allocate<float2>(4096 * kDim / 2);
@@ -200,18 +201,18 @@ class KernelBench {
     const baton::cuda::RowOutput out{codes, scales, nullptr};
     const int count = 40;
     report_.Add(Name("residual + norm + quantize", rows), Time(count, [&](int) {
-      Check(baton::cuda::LaunchRmsNorm({residual, delta, {token, channel, nullptr}, channel, nullptr, out, rows, kHidden,
+      Check(baton::cuda::LaunchRmsNorm({residual, delta, {token, channel, 1.0f, nullptr}, weight, nullptr, out, rows, kHidden,
                                         1e-5f, true}, stream_.get()));
     }), BytesFloor(7.0 * rows * kHidden));
     report_.Add(Name("SwiGLU + quantize", rows), Time(count, [&](int) {
-      Check(baton::cuda::LaunchSwiGlu({gate_up, {token, channel, nullptr}, out, rows, kInner}, stream_.get()));
+      Check(baton::cuda::LaunchSwiGlu({gate_up, {token, channel, 1.0f, nullptr}, out, rows, kInner}, stream_.get()));
     }), BytesFloor(5.0 * rows * kInner));
     report_.Add(Name("attention output quantize", rows), Time(count, [&](int) {
       Check(baton::cuda::LaunchQuantize({delta, out, rows, kHidden}, stream_.get()));
     }), BytesFloor(3.0 * rows * kHidden));
     const baton::cuda::KvCacheView view{cache, kKvHeads, 1, kDim, true};
     report_.Add(Name("scale + RoPE + KV append", rows), Time(count, [&](int) {
-      Check(baton::cuda::LaunchRopeAppend({qkv, {token, channel, nullptr}, rotary, device_info, view, rows, kHeads, 0,
+      Check(baton::cuda::LaunchRopeAppend({qkv, {token, channel, 1.0f, nullptr}, rotary, device_info, view, rows, kHeads, 0,
                                            0.1f, false}, stream_.get()));
     }), BytesFloor(rows * (2.0 * kQkv + 2.0 * kHeads * kDim + 2.0 * kKvHeads * kDim)));
     Free();
@@ -241,7 +242,16 @@ class KernelBench {
       const double bytes = static_cast<double>(layer.n * layer.k);
       const double floor = std::max(BytesFloor(bytes), 2.0 * rows * bytes / report_.card().fp8_petaflops / 1e9);
       report_.Add(Name((std::string(layer.name) + " product").c_str(), rows), time, floor);
-      total += time;
+      double best = time;
+      if (baton::cuda::HasSmallGemm(layer.n, layer.k, rows)) {
+        best = Time(32, [&](int i) {
+          Check(baton::cuda::LaunchSmallGemm({static_cast<const uint8_t*>(copies[i % copies.size()]), input, output,
+                                              static_cast<int32_t>(layer.n), static_cast<int32_t>(layer.k), rows},
+                                             stream_.get()));
+        });
+        report_.Add(Name((std::string(layer.name) + " product, own").c_str(), rows), best, floor);
+      }
+      total += best;
       floors += floor;
     }
     report_.Add(Name("four products of a layer", rows), total, floors);
@@ -403,9 +413,9 @@ baton::Model MakeModel(int layers) {
 
 class EngineBench {
  public:
-  EngineBench(Report& report, const baton::Model& model, int kv_tokens) : report_(report) {
+  EngineBench(Report& report, const baton::Model& model, int kv_tokens, bool own_gemm) : report_(report) {
     const auto begin = Clock::now();
-    auto backend = Check(baton::CreateCudaBackend({}));
+    auto backend = Check(baton::CreateCudaBackend({.own_gemm = own_gemm}));
     baton::EngineOptions options;
     options.max_model_len = 32768;
     options.max_batch_tokens = 8192;
@@ -485,6 +495,7 @@ class EngineBench {
 int main(int argc, char** argv) {
   bool kernels = false;
   bool engine = false;
+  bool own_gemm = true;
   int layers = 80;
   std::string json;
   std::vector<int> decode = {1, 8, 32, 64}, prefill = {512, 3000, 8192};
@@ -493,6 +504,7 @@ int main(int argc, char** argv) {
     const std::string value = argument.substr(argument.find('=') + 1);
     if (argument == "kernels") kernels = true;
     if (argument == "engine") engine = true;
+    if (argument == "cublas") own_gemm = false;
     if (argument.starts_with("layers=")) layers = std::atoi(value.c_str());
     if (argument.starts_with("decode=")) decode = Numbers(value);
     if (argument.starts_with("prefill=")) prefill = Numbers(value);
@@ -510,7 +522,7 @@ int main(int argc, char** argv) {
   if (engine) {
     const baton::Model model = MakeModel(layers);
     const int most = decode.empty() ? 1 : *std::max_element(decode.begin(), decode.end());
-    EngineBench bench(report, model, std::max(8320, most * 3200));
+    EngineBench bench(report, model, std::max(8320, most * 3200), own_gemm);
     for (const int count : prefill) bench.Prefill(count);
     for (const int sequences : decode) bench.Decode(sequences, 3075);
   }

@@ -262,17 +262,18 @@ TEST_P(AttentionTest, RotatesAndAppends) {
     }
     const auto qkv = random.Bf16(int64_t{kRows} * width, 100.0f);
     const auto token = random.Floats(kRows, 0.005f, 0.02f);
-    const auto channel = random.Floats(width, 0.5f, 1.5f);
+    const ChannelScales channels(random.Floats(width, 0.5f, 1.5f));
+    const std::vector<float>& channel = channels.values;
     const auto bias = random.Floats(width, -1.0f, 1.0f);
     std::vector<float> frequencies;
     for (int i = 0; i < heads.dim / 2; ++i) frequencies.push_back(std::pow(10000.0f, -2.0f * i / heads.dim));
     DeviceArray<uint16_t> device_qkv(qkv);
-    const DeviceArray<float> device_token(token), device_channel(channel), device_bias(bias), device_frequencies(frequencies);
+    const DeviceArray<float> device_token(token), device_bias(bias), device_frequencies(frequencies);
     const DeviceArray<RowInfo> device_info(info);
     DeviceArray<float2> rotary(kPositions * heads.dim / 2);
     ASSERT_EQ(LaunchRotaryTable(rotary.get(), device_frequencies.get(), kPositions, heads.dim / 2, nullptr), cudaSuccess);
     ASSERT_EQ(LaunchRopeAppend({.qkv = device_qkv.as<__nv_bfloat16>(),
-                                .scales = {device_token.get(), device_channel.get(), device_bias.get()},
+                                .scales = {device_token.get(), channels.device.as<__half>(), ChannelScales::kUnit, device_bias.get()},
                                 .rotary = rotary.get(),
                                 .info = device_info.get(),
                                 .cache = cache.view(),

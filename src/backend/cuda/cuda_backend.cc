@@ -402,6 +402,16 @@ absl::Status CudaBackend::RunLinear(const Operation& operation) {
     return Internal("no linear layer writes this slot");
   }
   const int64_t rows = std::max(static_cast<int64_t>(plan_.rows.size()), kFewestProductRows);
+  if (options_.own_gemm && linear.shape.fp8 && HasSmallGemm(linear.shape.n, linear.shape.k, rows)) {
+    return CudaStatus(LaunchSmallGemm({.weight = linear.data.data(),
+                                       .input = input->data,
+                                       .output = output,
+                                       .n = static_cast<int32_t>(linear.shape.n),
+                                       .k = static_cast<int32_t>(linear.shape.k),
+                                       .m = static_cast<int32_t>(plan_.rows.size())},
+                                      stream()),
+                      "linear layer");
+  }
   return gemm_->Run(linear.shape, linear.data.data(), input->data, rows, output);
 }
 

@@ -189,6 +189,7 @@ __global__ void __launch_bounds__(kConsumers + 32, 1) decode_attention_kernel(co
     }
     BarrierInitFence();
   }
+  ReleaseSuccessor();
   __syncthreads();
   const int kv_heads = args.cache.kv_heads;
   const int64_t total = static_cast<int64_t>(args.unit_prefix[args.sequences]) * kv_heads;
@@ -196,7 +197,6 @@ __global__ void __launch_bounds__(kConsumers + 32, 1) decode_attention_kernel(co
   const int cta = blockIdx.x;
   if (cta >= shares) {
     WaitForPredecessor();
-    ReleaseSuccessor();
     return;
   }
   const int begin = static_cast<int>(total * cta / shares);
@@ -213,7 +213,6 @@ __global__ void __launch_bounds__(kConsumers + 32, 1) decode_attention_kernel(co
       const int n = min(min(8 - inside, at.units - at.unit), end - x);
       if (!waited && ((at.unit + n) * kUnit >= args.length[at.sequence] || round > 0)) {
         WaitForPredecessor();  // it writes the newest token
-        ReleaseSuccessor();
         waited = true;
       }
       const int block = args.block_table[args.table_offset[at.sequence] + (at.unit >> 3)];
@@ -235,16 +234,12 @@ __global__ void __launch_bounds__(kConsumers + 32, 1) decode_attention_kernel(co
       x += n;
       at.Advance(n);
     }
-    if (!waited) {
-      WaitForPredecessor();
-      ReleaseSuccessor();
-    }
+    if (!waited) WaitForPredecessor();
     return;
   }
 
   // ---- consumers
   WaitForPredecessor();
-  ReleaseSuccessor();
   const int g = lane >> 2;
   const int c = lane & 3;
   const int group = args.heads / kv_heads;

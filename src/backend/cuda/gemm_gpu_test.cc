@@ -1,6 +1,7 @@
 #include "backend/cuda/gemm.h"
 
 #include "backend/cuda/gpu_test_support.h"
+#include "backend/cuda/kernels.h"
 
 namespace baton::cuda {
 namespace {
@@ -53,6 +54,45 @@ void CheckProduct(Gemm& gemm, const GemmShape& shape, int64_t rows, Random& rand
       error.Add(got, sum);
     }
     EXPECT_LT(error.value(), shape.fp8 ? 6e-3 : 2.5e-3) << rows << " × " << shape.n << " × " << shape.k;
+  }
+}
+
+// Products of few rows: every output row group, both ways of sharing, all of m.
+TEST(SmallGemmTest, MatchesDouble) {
+  Random random(FreshSeed());
+  const struct {
+    int n, k;
+  } shapes[] = {{10240, 1024}, {57344, 512}, {8192, 2048}, {28672, 1024}, {1024, 512}, {6144, 1536}};
+  for (const auto& shape : shapes) {
+    ASSERT_TRUE(HasSmallGemm(shape.n, shape.k, 32)) << shape.n << " × " << shape.k;
+    const auto weight = random.Fp8(int64_t{shape.n} * shape.k);
+    const auto input = random.Fp8(int64_t{32} * shape.k);
+    const DeviceArray<uint8_t> device_weight(weight), device_input(input);
+    for (const int m : {1, 5, 8, 9, 24, 32}) {
+      DeviceArray<uint16_t> output(int64_t{32} * shape.n);
+      for (int run = 0; run < 2; ++run) {
+        output.Poison();
+        ASSERT_EQ(LaunchSmallGemm({device_weight.get(), device_input.get(), output.as<__nv_bfloat16>(), shape.n, shape.k, m},
+                                  nullptr),
+                  cudaSuccess);
+        const auto out = output.Download();
+        RelativeError error;
+        for (int64_t i = 0; i < int64_t{32} * shape.n; ++i) {
+          const bool written = out[i] != 0xffff;
+          ASSERT_EQ(written, i < int64_t{m} * shape.n) << "element " << i;
+        }
+        for (int i = 0; i < 3000; ++i) {
+          const int64_t row = random.Below(m);
+          const int64_t column = random.Below(shape.n);
+          double sum = 0;
+          for (int k = 0; k < shape.k; ++k) {
+            sum += double{Fp8ToFloat(weight[column * shape.k + k])} * Fp8ToFloat(input[row * shape.k + k]);
+          }
+          error.Add(Bf16ToFloat(out[row * shape.n + column]), sum);
+        }
+        EXPECT_LT(error.value(), 2.5e-3) << m << " × " << shape.n << " × " << shape.k;
+      }
+    }
   }
 }
 

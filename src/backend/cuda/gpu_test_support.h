@@ -2,6 +2,7 @@
 // against references in double.
 #pragma once
 
+#include <cuda_fp16.h>
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -68,13 +69,21 @@ inline float HalfToFloat(uint16_t half) {
                                            : std::ldexp(static_cast<float>(1024 + mantissa), exponent - 25);
   return half & 0x8000 ? -magnitude : magnitude;
 }
-inline float Fp8ToFloat(uint8_t bits) {
+inline float DecodeFp8(uint8_t bits) {
   const int exponent = (bits >> 3) & 15;
   const int mantissa = bits & 7;
   if (exponent == 15 && mantissa == 7) return std::numeric_limits<float>::quiet_NaN();
   const float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9)
                                         : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
   return bits & 0x80 ? -magnitude : magnitude;
+}
+inline float Fp8ToFloat(uint8_t bits) {
+  static const std::vector<float> table = [] {
+    std::vector<float> values;
+    for (int code = 0; code < 256; ++code) values.push_back(DecodeFp8(static_cast<uint8_t>(code)));
+    return values;
+  }();
+  return table[bits];
 }
 // To nearest, ties to even, saturating: by search, independent of the code under test.
 inline uint8_t FloatToFp8(float value) {
@@ -98,6 +107,22 @@ inline uint8_t FloatToFp8(float value) {
   }
   return static_cast<uint8_t>(best | (std::signbit(value) ? 0x80 : 0));
 }
+
+// Channel scales as the kernels take them: FP16 in units of 1/1024.
+struct ChannelScales {
+  ChannelScales(std::vector<float> wanted) : values(std::move(wanted)), device(static_cast<int64_t>(values.size())) {
+    std::vector<uint16_t> bits;
+    for (float& value : values) {
+      const __half half = __float2half(value * 1024.0f);
+      value = __half2float(half) / 1024.0f;
+      bits.push_back(std::bit_cast<uint16_t>(half));
+    }
+    device.Upload(bits);
+  }
+  static constexpr float kUnit = 1.0f / 1024.0f;
+  std::vector<float> values;  // as rounded
+  DeviceArray<uint16_t> device;
+};
 
 class Random {
  public:

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
@@ -18,9 +19,10 @@ inline constexpr int kBlockTokens = 128;  // tokens of a KV block
 inline constexpr int kQueryTile = 128;    // query tokens of one prefill-attention tile
 
 struct RowScales {
-  const float* token = nullptr;    // [rows]; null: 1
-  const float* channel = nullptr;  // [width]; null: 1
-  const float* bias = nullptr;     // [width]; null: 0
+  const float* token = nullptr;     // [rows]; null: 1
+  const __half* channel = nullptr;  // [width], in units of `unit`; null: 1. FP16, whose 11 bits are far finer than the
+  float unit = 1.f;                 // sums' 8, since a row reads as many of these as it has sums
+  const float* bias = nullptr;      // [width]; null: 0
 };
 
 // Where a row kernel leaves its result: FP8 with one scale a row, or BF16.
@@ -103,6 +105,19 @@ cudaError_t LaunchToBf16(const void* input, bool fp32, __nv_bfloat16* output, in
 cudaError_t LaunchFillBf16(__nv_bfloat16* output, int64_t n, uint64_t seed, float deviation, cudaStream_t stream);
 cudaError_t LaunchFillFp8(uint8_t* output, int64_t n, uint64_t seed, float deviation, cudaStream_t stream);
 cudaError_t LaunchFillFloat(float* output, int64_t n, uint64_t seed, float low, float high, cudaStream_t stream);
+
+// ---- products of few rows ----
+// output[m][n] = input[m][k] × weight[n][k]ᵀ, E4M3 with unit scales, BF16 out. The input has memory for 8 rows when m <= 8,
+// else for 32. HasSmallGemm says for which shapes there is a kernel.
+inline constexpr int kSmallGemmRows = 32;
+struct SmallGemmArgs {
+  const uint8_t* weight;
+  const uint8_t* input;
+  __nv_bfloat16* output;
+  int32_t n, k, m;
+};
+bool HasSmallGemm(int64_t n, int64_t k, int64_t m);
+cudaError_t LaunchSmallGemm(const SmallGemmArgs& args, cudaStream_t stream);
 
 // ---- attention ----
 // One query row for each sequence, over the paged cache. Work is cut into equal shares of a flat (sequence, head, 16

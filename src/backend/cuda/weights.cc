@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -49,6 +50,22 @@ absl::StatusOr<CudaMemory> UploadFloats(const std::vector<float>& values, Upload
   BATON_ASSIGN_OR_RETURN(CudaMemory memory, CudaMemory::Allocate(Kind::kDevice, bytes, "scales and norms"));
   BATON_RETURN_IF_ERROR(uploader.Copy(memory.data(), values.data(), bytes));
   return memory;
+}
+
+// Scales as FP16 in a unit that puts the largest just below 2^15: 29 binary orders of magnitude keep 11 bits.
+absl::Status UploadChannelScales(const std::vector<float>& scales, Uploader& uploader, CudaLinear& linear) {
+  const float largest = *std::max_element(scales.begin(), scales.end());
+  if (!(largest > 0) || !std::isfinite(largest)) {
+    return InvalidArgument("expected positive finite weight scales, found a largest one of ", largest);
+  }
+  int exponent = 0;
+  std::frexp(largest, &exponent);
+  linear.scale_unit = std::ldexp(1.0f, exponent - 15);
+  std::vector<__half> halves;
+  for (float scale : scales) halves.push_back(__float2half(scale / linear.scale_unit));
+  const int64_t bytes = static_cast<int64_t>(halves.size()) * 2;
+  BATON_ASSIGN_OR_RETURN(linear.channel_scale, CudaMemory::Allocate(Kind::kDevice, bytes, "scales"));
+  return uploader.Copy(linear.channel_scale.data(), halves.data(), bytes);
 }
 
 absl::Status CheckSources(std::span<const LinearSource> sources) {
@@ -170,9 +187,7 @@ absl::StatusOr<std::unique_ptr<CudaLinear>> UploadLinear(std::span<const LinearS
     }
     row += weight.rows();
   }
-  if (shape.fp8) {
-    BATON_ASSIGN_OR_RETURN(linear->channel_scale, UploadFloats(scales, uploader));
-  }
+  if (shape.fp8) BATON_RETURN_IF_ERROR(UploadChannelScales(scales, uploader, *linear));
   if (has_bias) {
     BATON_ASSIGN_OR_RETURN(linear->bias, UploadFloats(bias, uploader));
   }

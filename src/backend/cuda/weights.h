@@ -17,11 +17,12 @@ namespace baton::cuda {
 struct CudaLinear : LinearWeight {
   GemmShape shape;           // fp32_output is left false; the head sets it for its call
   CudaMemory data;           // [n][k], E4M3 or BF16
-  CudaMemory channel_scale;  // [n] floats; FP8 only
+  CudaMemory channel_scale;  // [n] FP16 in units of scale_unit; FP8 only
+  float scale_unit = 1.0f;   // a power of two
   CudaMemory bias;           // [n] floats, or empty
   // What the reader of this layer's sums multiplies with, `token` being the scales of its input rows.
   RowScales Scales(const float* token) const {
-    return {shape.fp8 ? token : nullptr, channel_scale.as<float>(), bias.as<float>()};
+    return {shape.fp8 ? token : nullptr, channel_scale.as<__half>(), scale_unit, bias.as<float>()};
   }
 };
 

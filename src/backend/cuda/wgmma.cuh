@@ -1,4 +1,4 @@
-// Warpgroup matrix products (wgmma, sm_90a): FP16 operands, FP32 sums in registers, B from shared memory.
+// Warpgroup matrix products (wgmma, sm_90a): FP16 or E4M3 operands, FP32 sums in registers, B from shared memory.
 #pragma once
 
 #include <cstdint>
@@ -77,6 +77,22 @@ __device__ __forceinline__ void ProductMnMajor(float (&d)[32], const uint32_t (&
                  "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
                  "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate));
+}
+
+// d[64][8] (+)= A[64][32] × B[8][32]ᵀ of E4M3, both K-major in shared memory.
+__device__ __forceinline__ void ProductFp8(float (&d)[4], uint64_t a, uint64_t b, int accumulate) {
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %6, 0; wgmma.mma_async.sync.aligned.m64n8k32.f32.e4m3.e4m3 "
+               "{%0, %1, %2, %3}, %4, %5, p, 1, 1; }"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "l"(a), "l"(b), "r"(accumulate));
+}
+// d[64][32] likewise.
+__device__ __forceinline__ void ProductFp8(float (&d)[16], uint64_t a, uint64_t b, int accumulate) {
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %18, 0; wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3 "
+               "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, 1; }"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+                 "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
+               : "l"(a), "l"(b), "r"(accumulate));
 }
 
 }  // namespace baton::cuda

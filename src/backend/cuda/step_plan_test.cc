@@ -1,0 +1,118 @@
+#include "backend/cuda/step_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+namespace baton::cuda {
+namespace {
+
+class StepPlanTest : public testing::Test {
+ protected:
+  StepPlanTest() {
+    std::iota(tokens_.begin(), tokens_.end(), 100);
+    std::iota(table_.begin(), table_.end(), 7);
+  }
+  BatchItem Item(int32_t start, int32_t count) {
+    BatchItem item;
+    item.tokens = std::span<const TokenId>(tokens_).first(start + count);
+    item.prompt_length = start + count;
+    item.start = start;
+    item.count = count;
+    item.block_table = table_;
+    item.sample = true;
+    item.sampling = &sampling_;
+    return item;
+  }
+  std::vector<TokenId> tokens_ = std::vector<TokenId>(2000);
+  std::vector<BlockId> table_ = std::vector<BlockId>(16);
+  SamplingParams sampling_;
+};
+
+TEST_F(StepPlanTest, DecodeRowsComeFirstAndSamplesKeepTheOrderOfItems) {
+  Batch batch;
+  batch.items = {Item(0, 200), Item(300, 1), Item(128, 5)};
+  const StepPlan plan = BuildStepPlan(batch, {4096, 64}, {});
+  ASSERT_EQ(plan.rows.size(), 206u);
+  EXPECT_EQ(plan.decode_rows, 1);
+  EXPECT_FALSE(plan.decode_only());
+  EXPECT_EQ(plan.rows[0].token, 400);
+  EXPECT_EQ(plan.rows[0].position, 300);
+  EXPECT_EQ(plan.rows[0].block, 9);  // position 300 lies in the third block
+  EXPECT_EQ(plan.length, std::vector<int32_t>{301});
+  EXPECT_EQ(plan.unit_prefix, (std::vector<int32_t>{0, 19}));
+  EXPECT_EQ(plan.block_table, (std::vector<int32_t>{7, 8, 9}));
+  EXPECT_EQ(plan.sample_rows, (std::vector<int32_t>{200, 0, 205}));
+}
+
+TEST_F(StepPlanTest, PrefillTilesCoverEveryRowOnceLongestFirst) {
+  Batch batch;
+  batch.items = {Item(0, 300), Item(1000, 130)};
+  const StepPlan plan = BuildStepPlan(batch, {4096, 64}, {});
+  ASSERT_EQ(plan.groups.size(), 1u);
+  EXPECT_EQ(plan.gather_tiles.size(), 3u + 9u);
+  EXPECT_EQ(plan.gather_tiles[2].tokens, 300 - 256);
+  std::vector<int> covered(430);
+  int32_t before = std::numeric_limits<int32_t>::max();
+  for (const QueryTile& tile : plan.query_tiles) {
+    for (int32_t row = tile.row; row < tile.row + tile.rows; ++row) {
+      ++covered[row];
+      EXPECT_EQ(plan.rows[row].position, tile.position + row - tile.row);
+    }
+    EXPECT_LE(tile.position + tile.rows, before);
+    before = tile.position + tile.rows;
+  }
+  EXPECT_TRUE(std::all_of(covered.begin(), covered.end(), [](int count) { return count == 1; }));
+}
+
+TEST_F(StepPlanTest, GroupsFitTheScratch) {
+  Batch batch;
+  batch.items = {Item(0, 300), Item(0, 300), Item(0, 300)};
+  const StepPlan plan = BuildStepPlan(batch, {4096, 7}, {});  // two of three tiles each
+  ASSERT_EQ(plan.groups.size(), 2u);
+  EXPECT_EQ(plan.groups[0].gather_count, 6);
+  EXPECT_EQ(plan.groups[1].gather_begin, 6);
+  for (const GatherTile& tile : plan.gather_tiles) EXPECT_LT(tile.tile, 7);
+}
+
+TEST_F(StepPlanTest, ChangesAreOneForEachToken) {
+  sampling_.repetition_penalty = 2.0f;
+  sampling_.frequency_penalty = 0.5f;
+  sampling_.presence_penalty = 0.25f;
+  sampling_.min_tokens = 100;
+  sampling_.logit_bias = {{100, 1.5f}, {5000, 1.0f}};  // the second is outside the vocabulary
+  tokens_ = {100, 101, 101, 101};
+  BatchItem item = Item(3, 1);
+  item.prompt_length = 2;
+  Batch batch;
+  batch.items = {item};
+  const std::vector<TokenId> end_tokens = {101};
+  const StepPlan plan = BuildStepPlan(batch, {4096, 64}, end_tokens);
+  ASSERT_EQ(plan.changes.size(), 2u);
+  const LogitChange& first = plan.changes[0].token == 100 ? plan.changes[0] : plan.changes[1];
+  const LogitChange& second = plan.changes[0].token == 100 ? plan.changes[1] : plan.changes[0];
+  EXPECT_EQ(first.bias, 1.5f);
+  EXPECT_EQ(first.repetition, 2.0f);
+  EXPECT_EQ(first.penalty, 0.0f);  // a prompt token
+  EXPECT_EQ(second.bias, -std::numeric_limits<float>::infinity());
+  EXPECT_EQ(second.penalty, 2 * 0.5f + 0.25f);
+  EXPECT_EQ(plan.samples[0].position, 4u);
+}
+
+TEST_F(StepPlanTest, PaddingRowsAreInert) {
+  Batch batch;
+  batch.items = {Item(300, 1)};
+  StepPlan plan = BuildStepPlan(batch, {4096, 64}, {});
+  PadDecodeRows(4, plan);
+  EXPECT_EQ(plan.rows.size(), 4u);
+  EXPECT_EQ(plan.decode_rows, 4);
+  EXPECT_EQ(plan.rows[3].position, -1);
+  EXPECT_EQ(plan.length, (std::vector<int32_t>{301, 0, 0, 0}));
+  EXPECT_EQ(plan.unit_prefix, (std::vector<int32_t>{0, 19, 19, 19, 19}));
+  EXPECT_EQ(plan.samples.size(), 4u);
+}
+
+}  // namespace
+}  // namespace baton::cuda
