@@ -10,12 +10,13 @@ import re
 import statistics
 import subprocess
 import sys
+import time
 
 import machine
 import processes
 
 WEIGHT_BYTES = 98.36e6  # read for every decode step of the demo model
-SHARE_MIN = 0.9         # of the processor time that the server's threads were ready to use
+SHARE_MIN = 0.9         # of the processor time that server and client were ready to use
 LOADS = [  # input tokens, output tokens, concurrency, requests
     (512, 64, 1, 4), (512, 64, 8, 16), (128, 128, 1, 4), (128, 128, 8, 16)]
 TOPOLOGIES = {"hybrid": ["--hybrid", "1x1"], "1P1D": ["--prefill", "1x1", "--decode", "1x1"]}
@@ -27,10 +28,13 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def repeat(measure, count):
-    """Runs `measure` until `count` repetitions were not disturbed, at most twice as often. Returns (kept, all, quiet)."""
-    runs = []
+def repeat(measure, count, limit_s):
+    """Runs `measure` until `count` repetitions were not disturbed, at most twice as often and, once there is a first one,
+    no longer than `limit_s`. Returns (kept, all, whether enough were undisturbed)."""
+    runs, started = [], time.monotonic()
     while len(runs) < 2 * count and sum(run["cpu_share"] >= SHARE_MIN for run in runs) < count:
+        if runs and time.monotonic() - started > limit_s:
+            break
         runs.append(measure())
     quiet = [run for run in runs if run["cpu_share"] >= SHARE_MIN]
     enough = len(quiet) >= count
@@ -38,10 +42,10 @@ def repeat(measure, count):
     return kept, runs, enough
 
 
-def share(before, after):
-    """Of the time that the server's threads were ready to run, the part in which they did."""
-    run = sum(after[name][0] - before[name][0] for name in after)
-    wait = sum(after[name][1] - before[name][1] for name in after)
+def share(before, after, result):
+    """Of the time that the server's threads and the client were ready to run, the part in which they did."""
+    run = sum(after[name][0] - before[name][0] for name in after) + result["client_cpu_s"]
+    wait = sum(after[name][1] - before[name][1] for name in after) + result["client_wait_s"]
     return run / (run + wait) if run + wait > 0 else 1.0
 
 
@@ -51,24 +55,25 @@ def medians(runs):
             for key, value in runs[0].items()}
 
 
-def measure_load(server, floor_tokens_per_second, load, repetitions):
+def measure_load(server, floor_tokens_per_second, load, effort):
     input_tokens, output_tokens, concurrency, requests = load
+    requests, warmup = (concurrency, 1) if effort.quick else (requests, concurrency)
 
     def once():
         before = server.cpu()
-        result = processes.load(server, concurrency=concurrency, requests=requests, warmup=concurrency,
+        result = processes.load(server, concurrency=concurrency, requests=requests, warmup=warmup,
                                 input_tokens=input_tokens, output_tokens=output_tokens)
         after = server.cpu()
         pick = ("mean", "p50", "p99")
-        streamed = result["output_tokens"] + concurrency * output_tokens  # the warm-up's tokens cost CPU as well
-        return {"cpu_share": share(before, after),
+        streamed = result["output_tokens"] + warmup * output_tokens  # the warm-up's tokens cost CPU as well
+        return {"cpu_share": share(before, after, result),
                 "ttft_ms": {key: result["ttft_ms"][key] for key in pick},
                 "itl_ms": {key: result["itl_ms"][key] for key in pick},
                 "tpot_mean_ms": result["tpot_ms"]["mean"],
                 "output_tokens_per_second": result["output_tokens_per_second"],
                 "frontend_cpu_s_per_1000_tokens": (after["frontend"][0] - before["frontend"][0]) / streamed * 1000}
 
-    kept, runs, enough = repeat(once, repetitions)
+    kept, runs, enough = repeat(once, effort.repetitions, effort.limit_s)
     out = {"input_tokens": input_tokens, "output_tokens": output_tokens, "concurrency": concurrency, "requests": requests,
            "repetitions": len(kept), "dropped": len(runs) - len(kept), "undisturbed": enough, **medians(kept)}
     if concurrency == 1:
@@ -96,12 +101,12 @@ def measure_handoff(server, prompts=9, prompt_tokens=512):
             "path_gb_per_s": paths[0]["gb_per_s"] if paths else None}
 
 
-def measure_topology(name, arguments, bandwidth, repetitions):
+def measure_topology(name, arguments, bandwidth, effort):
     say(f"{name}: {' '.join(arguments)}")
     with processes.Server([processes.MODEL, *arguments]) as server:
         out = {"name": name, "arguments": arguments, "start_up": server.start_up, "loads": []}
         for load in LOADS:
-            row = measure_load(server, bandwidth["median_gb_s"] * 1e9 / WEIGHT_BYTES, load, repetitions)
+            row = measure_load(server, bandwidth["median_gb_s"] * 1e9 / WEIGHT_BYTES, load, effort)
             say(f"  {load[0]} in, {load[1]} out, {load[2]} at a time: {row['output_tokens_per_second']:.1f} tokens/s "
                 f"(CPU share {row['cpu_share']:.2f})")
             out["loads"].append(row)
@@ -111,7 +116,7 @@ def measure_topology(name, arguments, bandwidth, repetitions):
     return out
 
 
-def measure_front_end(streams, repetitions):
+def measure_front_end(streams, effort):
     """CPU of the front end alone, over simulated workers: 100 tokens in, 150 out."""
     say(f"front end: {streams} streams over simulated workers")
     with processes.Server(["--sim", SIM, "--hybrid", "1x1", "--max-num-seqs", 128]) as server:
@@ -120,12 +125,12 @@ def measure_front_end(streams, repetitions):
             result = processes.load(server, concurrency=streams, requests=2 * streams, warmup=0, input_tokens=100,
                                     output_tokens=STREAM_TOKENS)
             after = server.cpu()
-            return {"cpu_share": share(before, after), "itl_mean_ms": result["itl_ms"]["mean"],
+            return {"cpu_share": share(before, after, result), "itl_mean_ms": result["itl_ms"]["mean"],
                     "client_cpu_s_per_1000_tokens": result["client_cpu_s"] / result["output_tokens"] * 1000,
                     "frontend_cpu_s_per_1000_tokens":
                         (after["frontend"][0] - before["frontend"][0]) / result["output_tokens"] * 1000}
         once()  # connections, first allocations
-        kept, runs, enough = repeat(once, repetitions)
+        kept, runs, enough = repeat(once, effort.repetitions, effort.limit_s)
         return {"streams": streams, "prompt_tokens": 100, "output_tokens": STREAM_TOKENS, "sim": SIM,
                 "repetitions": len(kept), "dropped": len(runs) - len(kept), "undisturbed": enough, **medians(kept),
                 "memory": server.memory()}
@@ -165,6 +170,8 @@ def print_tables(result):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=3, help="of each load that count [3]")
+    parser.add_argument("--limit-s", type=float, default=60, help="seconds after which no further repetition begins [60]")
+    parser.add_argument("--quick", action="store_true", help="as many requests as run at once, and no more")
     parser.add_argument("--out", type=pathlib.Path, help="file [benchmarks/results/demo_model_<cpu>_<date>.json]")
     arguments = parser.parse_args()
     bandwidth = read_bandwidth()
@@ -172,11 +179,11 @@ def main():
     now = datetime.datetime.now(datetime.timezone.utc)
     about = machine.describe()
     result = {"benchmark": "demo_model", "schema": 1, "date": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-              "commit": machine.git_commit(processes.ROOT), "model": processes.MODEL.name, "machine": about,
+              "commit": machine.git_commit(processes.ROOT), "quick": arguments.quick, "model": processes.MODEL.name, "machine": about,
               "read_bandwidth": bandwidth, "weight_bytes_per_step": WEIGHT_BYTES,
               "floor_tokens_per_second": bandwidth["median_gb_s"] * 1e9 / WEIGHT_BYTES,
-              "topologies": [measure_topology(name, flags, bandwidth, arguments.repetitions) for name, flags in TOPOLOGIES.items()],
-              "front_end": [measure_front_end(streams, arguments.repetitions) for streams in (32, 100)], "notes": []}
+              "topologies": [measure_topology(name, flags, bandwidth, arguments) for name, flags in TOPOLOGIES.items()],
+              "front_end": [measure_front_end(streams, arguments) for streams in (32, 100)], "notes": []}
     rows = [row for topology in result["topologies"] for row in topology["loads"]] + result["front_end"]
     disturbed = [row for row in rows if not row["undisturbed"]]
     if disturbed:

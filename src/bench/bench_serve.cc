@@ -1,6 +1,5 @@
 #include "bench/bench_serve.h"
 
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -23,13 +22,17 @@ std::string NowAsText() {
   return text;
 }
 
-double CpuSeconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+struct ProcessorTime {
+  double run_seconds = 0;
+  double wait_seconds = 0;  // ready to run, but kept waiting
+};
+
+// Of this process, which has one thread.
+ProcessorTime ReadProcessorTime() {
+  std::ifstream file("/proc/self/schedstat");
+  ProcessorTime time;
+  if (!(file >> time.run_seconds >> time.wait_seconds)) return {};
+  return {.run_seconds = time.run_seconds * 1e-9, .wait_seconds = time.wait_seconds * 1e-9};
 }
 
 // One line that is drawn over again, on a terminal only.
@@ -71,9 +74,11 @@ class ServeBenchmark {
     context_.prefix_cache_reset = ResetPrefixCache(target_);
     BATON_RETURN_IF_ERROR(WarmUp());
     context_.started_at = NowAsText();
-    const double cpu = CpuSeconds();
+    const ProcessorTime before = ReadProcessorTime();
     const LoadResult result = RunPhase("measuring", 0, options_.workload.requests, ArrivalSeconds(options_.workload));
-    context_.client_cpu_seconds = CpuSeconds() - cpu;
+    const ProcessorTime after = ReadProcessorTime();
+    context_.client_cpu_seconds = after.run_seconds - before.run_seconds;
+    context_.client_wait_seconds = after.wait_seconds - before.wait_seconds;
     context_.cluster_json = BodyOf(target_, "/cluster");  // afterwards: with the paths it has measured
     return ComputeFigures(result, options_.targets);
   }

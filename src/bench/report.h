@@ -69,6 +69,7 @@ struct ReportContext {
   std::string prompt_source;        // where token ids came from
   bool prefix_cache_reset = false;  // before the run
   double client_cpu_seconds = 0;    // of this program, in the measured part
+  double client_wait_seconds = 0;   // ready to run, but kept waiting for a processor
   Workload workload;
   Targets targets;
 };

@@ -63,6 +63,7 @@ std::string FormatJson(const ReportContext& context, const Figures& figures) {
       {"server", {{"version", Foreign(context.version_json)}, {"cluster", Foreign(context.cluster_json)}}},
       {"duration_s", figures.seconds},
       {"client_cpu_s", context.client_cpu_seconds},
+      {"client_wait_s", context.client_wait_seconds},
       {"succeeded", figures.succeeded},
       {"failed", figures.failed},
       {"errors", std::move(errors)},

@@ -7,6 +7,8 @@
 namespace baton {
 namespace {
 
+constexpr double kWaitShareMax = 0.02;  // of the run; more of it blurs every figure
+
 [[gnu::format(printf, 2, 3)]] void Print(std::string& out, const char* format, ...) {
   char line[512];
   va_list arguments;
@@ -51,6 +53,10 @@ void AddNotes(std::string& out, const ReportContext& context, const Figures& fig
     Print(out, "  note: %lld of %lld tokens came together with another; ITL counts what came apart\n",
           static_cast<long long>(figures.output_tokens - figures.pieces),
           static_cast<long long>(figures.output_tokens));
+  }
+  if (context.client_wait_seconds > kWaitShareMax * figures.seconds) {
+    Print(out, "  note: this client waited %.2f s for a processor; times of arrival are late by as much\n",
+          context.client_wait_seconds);
   }
   if (!context.prefix_cache_reset) out += "  note: the server's prefix cache could not be emptied before the run\n";
   if (context.workload.requests_per_second > 0 && figures.send_lag_ms.p99() > 5) {

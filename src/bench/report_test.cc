@@ -76,6 +76,12 @@ TEST(Report, TheTableShowsErrorsAndFigures) {
   EXPECT_EQ(table.find("note:"), std::string::npos) << table;
 }
 
+TEST(Report, TheTableSaysWhenTheClientWasHeldUp) {
+  const Figures figures = ComputeFigures(ThreeRequests(), {});  // two seconds long
+  EXPECT_EQ(FormatTable({.client_wait_seconds = 0.03}, figures).find("waited"), std::string::npos);
+  EXPECT_NE(FormatTable({.client_wait_seconds = 0.05}, figures).find("waited 0.05 s"), std::string::npos);
+}
+
 TEST(Report, JsonHoldsTheSameFigures) {
   const ReportContext context{.url = "http://x", .model = "m\n\"", .version_json = R"({"version":"1"})"};
   const auto value = boost::json::parse(FormatJson(context, ComputeFigures(ThreeRequests(), {})));
