@@ -3,8 +3,9 @@
 //
 // Numbers: linear layers multiply FP8 (or BF16) with unit scales and leave BF16 sums; whoever reads them next multiplies
 // by token scale × channel scale and adds the bias (RowScales). So no GEMM needs an epilogue of its own.
-// Programmatic dependent launch: every kernel here may start while its predecessor ends; it waits before it touches
-// anything that an earlier kernel wrote, and lets its successor start only after that.
+// Programmatic dependent launch: every kernel here may start while its predecessors run, and lets its successor do the same;
+// before it touches anything that an earlier kernel of the step wrote, it waits for its predecessor's end. Since each waits
+// before it ends, that is the end of all kernels before it.
 #pragma once
 
 #include <cuda_bf16.h>
