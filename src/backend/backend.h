@@ -125,8 +125,8 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const CpuOptions& opti
 
 // One Hopper GPU (backend/cuda/). Defined only where the build found nvcc: see BATON_HAVE_CUDA.
 struct CudaOptions {
-  int32_t device = 0;  // index among the visible ones
-  bool graphs = true;  // decode steps as CUDA graphs
+  int32_t device = 0;    // index among the visible ones
+  bool graphs = true;    // decode steps as CUDA graphs
   bool own_gemm = true;  // FP8 products of up to 32 rows by backend/cuda/small_gemm.cu instead of cuBLASLt
 };
 absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const CudaOptions& options);

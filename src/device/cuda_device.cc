@@ -23,8 +23,9 @@ absl::StatusOr<CudaDeviceInfo> SelectCudaDevice(int32_t index) {
   cudaDeviceProp properties;
   BATON_RETURN_IF_CUDA_ERROR(cudaGetDeviceProperties(&properties, index));
   if (properties.major != 9 || properties.minor != 0) {
-    return FailedPrecondition("CUDA device ", index, " is a ", properties.name, " (compute capability ", properties.major, ".",
-                              properties.minor, "); this backend needs a Hopper GPU (9.0: H100, H200, GH200)");
+    return FailedPrecondition("CUDA device ", index, " is a ", properties.name, " (compute capability ",
+                              properties.major, ".", properties.minor,
+                              "); this backend needs a Hopper GPU (9.0: H100, H200, GH200)");
   }
   BATON_RETURN_IF_CUDA_ERROR(cudaSetDevice(index));
   size_t free = 0;
@@ -61,8 +62,9 @@ absl::StatusOr<CudaMemory> CudaMemory::Allocate(Kind kind, int64_t bytes, std::s
   const cudaError_t error = kind == Kind::kDevice ? cudaMalloc(&data, size) : cudaMallocHost(&data, size);
   if (error != cudaSuccess) {
     cudaGetLastError();  // an allocation that failed is no lasting error
-    return CudaStatus(error, Cat("allocating ", bytes, kind == Kind::kDevice ? " bytes of device memory for " :
-                                                                               " bytes of pinned memory for ", what));
+    return CudaStatus(
+        error, Cat("allocating ", bytes,
+                   kind == Kind::kDevice ? " bytes of device memory for " : " bytes of pinned memory for ", what));
   }
   memory.data_ = static_cast<uint8_t*>(data);
   memory.bytes_ = bytes;
@@ -87,7 +89,8 @@ CudaEvent::~CudaEvent() {
 
 absl::StatusOr<CudaEvent> CudaEvent::Create(bool timing) {
   CudaEvent event;
-  BATON_RETURN_IF_CUDA_ERROR(cudaEventCreateWithFlags(&event.event_, timing ? cudaEventDefault : cudaEventDisableTiming));
+  BATON_RETURN_IF_CUDA_ERROR(
+      cudaEventCreateWithFlags(&event.event_, timing ? cudaEventDefault : cudaEventDisableTiming));
   return event;
 }
 

@@ -37,7 +37,8 @@ absl::StatusOr<void*> OpenLibrary(const std::string& name, std::string& path) {
   }
   path = name;
   if (void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
-  return FailedPrecondition("the CUDA library ", name, " was not found in ", places, "or the loader's path; install CUDA 13 ",
+  return FailedPrecondition("the CUDA library ", name, " was not found in ", places,
+                            "or the loader's path; install CUDA 13 ",
                             "or pip's nvidia-cublas, or name its folder in BATON_CUDA_LIBRARIES");
 }
 
@@ -63,7 +64,8 @@ absl::Status LoadInto(CublasLtLibrary& library) {
   load(library.preference_create, "cublasLtMatmulPreferenceCreate");
   load(library.preference_destroy, "cublasLtMatmulPreferenceDestroy");
   load(library.preference_set, "cublasLtMatmulPreferenceSetAttribute");
-  if (missing != nullptr) return FailedPrecondition(library.path, " has no function ", missing, "; CUDA 13's is needed");
+  if (missing != nullptr)
+    return FailedPrecondition(library.path, " has no function ", missing, "; CUDA 13's is needed");
   return absl::OkStatus();
 }
 

@@ -1,11 +1,11 @@
 // The CUDA libraries that exist only as shared objects, opened when first needed: the same binary starts on machines
 // without them, and says where it looked.
 //
-// Order of places: $BATON_CUDA_LIBRARIES (folders, ':' between them), pip's nvidia/*/lib beside each python3 on $PATH and
-// in $VIRTUAL_ENV, /usr/local/cuda/lib64, then the loader's own path.
+// Order of places: $BATON_CUDA_LIBRARIES (folders, ':' between them), pip's nvidia/*/lib beside each python3 on $PATH
+// and in $VIRTUAL_ENV, /usr/local/cuda/lib64, then the loader's own path.
 //
-// Threading: any thread. Ownership: a loaded library stays for the process's life. Errors: FailedPrecondition naming the
-// library, the places and what to install.
+// Threading: any thread. Ownership: a loaded library stays for the process's life. Errors: FailedPrecondition naming
+// the library, the places and what to install.
 #pragma once
 
 #include <cublasLt.h>

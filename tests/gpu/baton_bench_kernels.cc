@@ -1,11 +1,12 @@
 // Folders: engine
-// Measures the CUDA backend on Llama-70B's shapes: each kernel with its share of the hardware's limit, then whole steps of
-// the engine. Random data throughout.
+// Measures the CUDA backend on Llama-70B's shapes: each kernel with its share of the hardware's limit, then whole steps
+// of the engine. Random data throughout.
 //
 //   baton_bench_kernels [kernels] [engine] [cublas] [layers=N] [decode=B[,B…]] [prefill=N[,N…]] [json=FILE]
+#include <cuda_fp8.h>
+
 #include <algorithm>
 #include <chrono>
-#include <cuda_fp8.h>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -178,7 +179,9 @@ class KernelBench {
     return times[times.size() / 2];
   }
   double BytesFloor(double bytes) const { return bytes / report_.card().terabytes_per_second / 1e6; }
-  static std::string Name(const char* what, int rows) { return std::string(what) + ", " + std::to_string(rows) + " rows"; }
+  static std::string Name(const char* what, int rows) {
+    return std::string(what) + ", " + std::to_string(rows) + " rows";
+  }
 
   void Rows(int rows) {
     auto* residual = RandomBf16(int64_t{rows} * kHidden, 1.0f);
@@ -200,21 +203,38 @@ class KernelBench {
     auto* device_info = Upload(info);
     const baton::cuda::RowOutput out{codes, scales, nullptr};
     const int count = 40;
-    report_.Add(Name("residual + norm + quantize", rows), Time(count, [&](int) {
-      Check(baton::cuda::LaunchRmsNorm({residual, delta, {token, channel, 1.0f, nullptr}, weight, nullptr, out, rows, kHidden,
-                                        1e-5f, true}, stream_.get()));
-    }), BytesFloor(7.0 * rows * kHidden));
-    report_.Add(Name("SwiGLU + quantize", rows), Time(count, [&](int) {
-      Check(baton::cuda::LaunchSwiGlu({gate_up, {token, channel, 1.0f, nullptr}, out, rows, kInner}, stream_.get()));
-    }), BytesFloor(5.0 * rows * kInner));
-    report_.Add(Name("attention output quantize", rows), Time(count, [&](int) {
-      Check(baton::cuda::LaunchQuantize({delta, out, rows, kHidden}, stream_.get()));
-    }), BytesFloor(3.0 * rows * kHidden));
+    report_.Add(
+        Name("residual + norm + quantize", rows),
+        Time(count,
+             [&](int) {
+               Check(baton::cuda::LaunchRmsNorm(
+                   {residual, delta, {token, channel, 1.0f, nullptr}, weight, nullptr, out, rows, kHidden, 1e-5f, true},
+                   stream_.get()));
+             }),
+        BytesFloor(7.0 * rows * kHidden));
+    report_.Add(Name("SwiGLU + quantize", rows),
+                Time(count,
+                     [&](int) {
+                       Check(baton::cuda::LaunchSwiGlu({gate_up, {token, channel, 1.0f, nullptr}, out, rows, kInner},
+                                                       stream_.get()));
+                     }),
+                BytesFloor(5.0 * rows * kInner));
+    report_.Add(Name("attention output quantize", rows),
+                Time(count,
+                     [&](int) {
+                       Check(baton::cuda::LaunchQuantize({delta, out, rows, kHidden}, stream_.get()));
+                     }),
+                BytesFloor(3.0 * rows * kHidden));
     const baton::cuda::KvCacheView view{cache, kKvHeads, 1, kDim, true};
-    report_.Add(Name("scale + RoPE + KV append", rows), Time(count, [&](int) {
-      Check(baton::cuda::LaunchRopeAppend({qkv, {token, channel, 1.0f, nullptr}, rotary, device_info, view, rows, kHeads, 0,
-                                           0.1f, false}, stream_.get()));
-    }), BytesFloor(rows * (2.0 * kQkv + 2.0 * kHeads * kDim + 2.0 * kKvHeads * kDim)));
+    report_.Add(
+        Name("scale + RoPE + KV append", rows),
+        Time(count,
+             [&](int) {
+               Check(baton::cuda::LaunchRopeAppend(
+                   {qkv, {token, channel, 1.0f, nullptr}, rotary, device_info, view, rows, kHeads, 0, 0.1f, false},
+                   stream_.get()));
+             }),
+        BytesFloor(rows * (2.0 * kQkv + 2.0 * kHeads * kDim + 2.0 * kKvHeads * kDim)));
     Free();
   }
 
@@ -222,7 +242,8 @@ class KernelBench {
     const struct {
       const char* name;
       int64_t n, k;
-    } layers[] = {{"QKV", kQkv, kHidden}, {"O", kHidden, kHidden}, {"gate-up", 2 * kInner, kHidden}, {"down", kHidden, kInner}};
+    } layers[] = {
+        {"QKV", kQkv, kHidden}, {"O", kHidden, kHidden}, {"gate-up", 2 * kInner, kHidden}, {"down", kHidden, kInner}};
     constexpr int64_t kPool = int64_t{3} << 30;
     auto* weights = RandomFp8(kPool);
     auto* input = RandomFp8(int64_t{rows} * kInner);
@@ -236,9 +257,8 @@ class KernelBench {
       }
       const baton::cuda::GemmShape shape{.n = layer.n, .k = layer.k, .fp8 = true};
       Check(gemm_->Tune(shape, rows, copies, input, output).status());
-      const double time = Time(rows > 64 ? 8 : 32, [&](int i) {
-        Check(gemm_->Run(shape, copies[i % copies.size()], input, rows, output));
-      });
+      const double time = Time(
+          rows > 64 ? 8 : 32, [&](int i) { Check(gemm_->Run(shape, copies[i % copies.size()], input, rows, output)); });
       const double bytes = static_cast<double>(layer.n * layer.k);
       const double floor = std::max(BytesFloor(bytes), 2.0 * rows * bytes / report_.card().fp8_petaflops / 1e9);
       report_.Add(Name((std::string(layer.name) + " product").c_str(), rows), time, floor);
@@ -265,7 +285,8 @@ class KernelBench {
     const baton::cuda::GemmShape shape{.n = kVocabulary, .k = kHidden, .fp8 = false, .fp32_output = true};
     for (const int rows : {1, 32, 64}) {
       Check(gemm_->Tune(shape, rows, {weight}, input, output).status());
-      report_.Add(Name("head (BF16)", rows), Time(8, [&](int) { Check(gemm_->Run(shape, weight, input, rows, output)); }),
+      report_.Add(Name("head (BF16)", rows),
+                  Time(8, [&](int) { Check(gemm_->Run(shape, weight, input, rows, output)); }),
                   BytesFloor(2.0 * kVocabulary * kHidden));
     }
     Free();
@@ -296,12 +317,25 @@ class KernelBench {
     auto* device_lengths = Upload(lengths);
     auto* device_prefix = Upload(prefix);
     report_.Add("decode attention, " + std::to_string(sequences) + " x " + std::to_string(lengths[0]),
-                Time(64, [&](int i) {
-                  Check(baton::cuda::LaunchDecodeAttention(
-                      {query, {pool, kKvHeads, kLayers, kDim, true}, device_table, device_offsets, device_lengths,
-                       device_prefix, output, reinterpret_cast<float*>(partial), counters, sequences, kHeads,
-                       i % kLayers, kQkv, report_.card().multiprocessors}, stream_.get()));
-                }), BytesFloor(tokens * kKvHeads * 2 * kDim));
+                Time(64,
+                     [&](int i) {
+                       Check(baton::cuda::LaunchDecodeAttention({query,
+                                                                 {pool, kKvHeads, kLayers, kDim, true},
+                                                                 device_table,
+                                                                 device_offsets,
+                                                                 device_lengths,
+                                                                 device_prefix,
+                                                                 output,
+                                                                 reinterpret_cast<float*>(partial),
+                                                                 counters,
+                                                                 sequences,
+                                                                 kHeads,
+                                                                 i % kLayers,
+                                                                 kQkv,
+                                                                 report_.card().multiprocessors},
+                                                                stream_.get()));
+                     }),
+                BytesFloor(tokens * kKvHeads * 2 * kDim));
     Free();
   }
 
@@ -319,14 +353,19 @@ class KernelBench {
     auto* device_queries = Upload(queries);
     const baton::cuda::KvCacheView view{pool, kKvHeads, 1, kDim, true};
     const std::string suffix = ", " + std::to_string(tokens) + " tokens";
-    report_.Add("gather K and V" + suffix, Time(16, [&](int) {
-      Check(baton::cuda::LaunchGatherKv(view, device_gather, tiles, 0, scratch, stream_.get()));
-    }), BytesFloor(6.0 * tokens * kKvHeads * kDim));
-    report_.Add("prefill attention" + suffix, Time(8, [&](int) {
-      Check(baton::cuda::LaunchPrefillAttention({query, scratch, device_queries, output, tiles, kHeads, kKvHeads, kDim, kQkv,
-                                                report_.card().multiprocessors},
-                                                stream_.get()));
-    }), 2.0 * tokens * tokens * kHeads * kDim / report_.card().fp16_teraflops / 1e6);
+    report_.Add(
+        "gather K and V" + suffix,
+        Time(16,
+             [&](int) { Check(baton::cuda::LaunchGatherKv(view, device_gather, tiles, 0, scratch, stream_.get())); }),
+        BytesFloor(6.0 * tokens * kKvHeads * kDim));
+    report_.Add("prefill attention" + suffix,
+                Time(8,
+                     [&](int) {
+                       Check(baton::cuda::LaunchPrefillAttention({query, scratch, device_queries, output, tiles, kHeads,
+                                                                  kKvHeads, kDim, kQkv, report_.card().multiprocessors},
+                                                                 stream_.get()));
+                     }),
+                2.0 * tokens * tokens * kHeads * kDim / report_.card().fp16_teraflops / 1e6);
     Free();
   }
 
@@ -345,9 +384,13 @@ class KernelBench {
       }
       auto* device_samples = Upload(samples);
       const char* names[] = {"sampling, greedy", "sampling, temperature", "sampling, temperature, top-k, top-p"};
-      report_.Add(Name(names[kind], rows), Time(16, [&](int) {
-        Check(baton::cuda::LaunchSample({logits, device_samples, nullptr, results, rows, kVocabulary}, stream_.get()));
-      }), BytesFloor(4.0 * rows * kVocabulary));
+      report_.Add(Name(names[kind], rows),
+                  Time(16,
+                       [&](int) {
+                         Check(baton::cuda::LaunchSample({logits, device_samples, nullptr, results, rows, kVocabulary},
+                                                         stream_.get()));
+                       }),
+                  BytesFloor(4.0 * rows * kVocabulary));
     }
     Free();
   }
@@ -431,10 +474,12 @@ class EngineBench {
     for (baton::TokenId& token : tokens_) token = static_cast<int32_t>(random() % engine_->info().vocabulary);
   }
 
-  void Prefill(int count) { Measure("prefill of " + std::to_string(count), 1, 0, count, count > 4096 ? 4 : 6, PrefillFloor(count)); }
+  void Prefill(int count) {
+    Measure("prefill of " + std::to_string(count), 1, 0, count, count > 4096 ? 4 : 6, PrefillFloor(count));
+  }
   void Decode(int sequences, int context) {
-    Measure("decode step, " + std::to_string(sequences) + " x " + std::to_string(context), sequences, context - 1, 1, 24,
-            DecodeFloor(sequences, context));
+    Measure("decode step, " + std::to_string(sequences) + " x " + std::to_string(context), sequences, context - 1, 1,
+            24, DecodeFloor(sequences, context));
   }
 
  private:
@@ -480,8 +525,7 @@ class EngineBench {
       times.push_back(Seconds(begin) * 1e6);
     }
     std::sort(times.begin(), times.end());
-    report_.Add(name + ", " + std::to_string(layers_) + " layers",
-                times[times.size() / 2], floor);
+    report_.Add(name + ", " + std::to_string(layers_) + " layers", times[times.size() / 2], floor);
   }
 
   Report& report_;

@@ -1,5 +1,6 @@
 // Folders: engine
-// The whole engine on a GPU against the same engine on the CPU, with dummy weights; and against itself in other batches.
+// The whole engine on a GPU against the same engine on the CPU, with dummy weights; and against itself in other
+// batches.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -146,7 +147,8 @@ void ExpectAgreement(const SampledToken& a, const SampledToken& b, double tolera
   ASSERT_EQ(a.top_logprobs.size(), 20u) << what;
   ASSERT_EQ(b.top_logprobs.size(), 20u) << what;
   const Agreement agreement = Compare(a, b);
-  std::printf("[ agree    ] %s: %zu of 20 shared, logprobs differ by %.4f\n", what, agreement.shared, agreement.difference);
+  std::printf("[ agree    ] %s: %zu of 20 shared, logprobs differ by %.4f\n", what, agreement.shared,
+              agreement.difference);
   EXPECT_GE(agreement.shared, shared) << what;
   EXPECT_LT(agreement.difference, tolerance) << what;
 }
@@ -163,8 +165,8 @@ void CompareWithCpu(const Model& model, DType kv, double tolerance, size_t share
   }
   // Token by token, the last ones from graphs.
   const auto prompt = RandomPrompt(*cpu, 40, 5);
-  ExpectAgreement(Prefill(*cpu, Sequence(*cpu, prompt, 0), 1024), Prefill(*cuda, Sequence(*cuda, prompt, 0), 1), tolerance,
-                  shared, "decode");
+  ExpectAgreement(Prefill(*cpu, Sequence(*cpu, prompt, 0), 1024), Prefill(*cuda, Sequence(*cuda, prompt, 0), 1),
+                  tolerance, shared, "decode");
 }
 
 TEST(EngineGpuTest, SmallBf16ModelMatchesTheCpu) {

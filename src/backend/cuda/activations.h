@@ -11,8 +11,8 @@
 namespace baton::cuda {
 
 struct Activations {
-  __nv_bfloat16* residual = nullptr;  // [tokens][hidden]
-  __nv_bfloat16* qkv = nullptr;       // [tokens][(heads + 2 kv_heads) × head_dim] sums; Q in place as FP16 after RoPE
+  __nv_bfloat16* residual = nullptr;   // [tokens][hidden]
+  __nv_bfloat16* qkv = nullptr;        // [tokens][(heads + 2 kv_heads) × head_dim] sums; Q in place as FP16 after RoPE
   __nv_bfloat16* attention = nullptr;  // [tokens][heads × head_dim]
   __nv_bfloat16* delta = nullptr;      // [tokens][hidden] sums
   __nv_bfloat16* gate_up = nullptr;    // [tokens][2 × intermediate] sums
@@ -24,7 +24,8 @@ struct Activations {
     uint8_t* data = nullptr;
     float* scale = nullptr;  // [tokens]
     RowOutput Output(bool fp8) const {
-      return fp8 ? RowOutput{data, scale, nullptr} : RowOutput{nullptr, nullptr, reinterpret_cast<__nv_bfloat16*>(data)};
+      return fp8 ? RowOutput{data, scale, nullptr}
+                 : RowOutput{nullptr, nullptr, reinterpret_cast<__nv_bfloat16*>(data)};
     }
   };
   Input normed, attended, activated, head_input;

@@ -38,9 +38,10 @@ class Cache {
     const int chunks = row_bytes_ / 16;
     const int byte = dim * element;
     const int chunk = chunks >= 8 ? (byte / 16) ^ (token & 7) : (byte / 16) ^ ((token >> 1) & 3);
-    const int64_t at = ((((int64_t{block} * view_.kv_heads + head) * kLayers + kLayer) * 2 + plane) * kBlockTokens + token) *
-                           row_bytes_ +
-                       chunk * 16 + byte % 16;
+    const int64_t at =
+        ((((int64_t{block} * view_.kv_heads + head) * kLayers + kLayer) * 2 + plane) * kBlockTokens + token) *
+            row_bytes_ +
+        chunk * 16 + byte % 16;
     if (view_.fp8) return Fp8ToFloat(host_[at]);
     uint16_t bits;
     std::memcpy(&bits, host_.data() + at, 2);
@@ -122,7 +123,8 @@ void CheckDecode(const Heads& heads, const std::vector<int32_t>& lengths, Random
   const int stride = (heads.heads + 2 * heads.kv_heads) * heads.dim;
   const Queries queries(sequences, stride, random);
   const DeviceArray<uint16_t> query(queries.bits);
-  const DeviceArray<int32_t> device_table(table), device_offsets(offsets), device_lengths(lengths), device_prefix(prefix);
+  const DeviceArray<int32_t> device_table(table), device_offsets(offsets), device_lengths(lengths),
+      device_prefix(prefix);
   DeviceArray<uint16_t> output(int64_t{sequences} * heads.heads * heads.dim);
   int processors = 0;
   cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, 0);
@@ -151,9 +153,9 @@ void CheckDecode(const Heads& heads, const std::vector<int32_t>& lengths, Random
     for (int s = 0; s < sequences; ++s) {
       for (int head = 0; head < heads.heads; head += std::max(1, heads.heads / 8)) {
         if (lengths[s] == 0) continue;
-        const auto reference = Reference(cache, table.data() + offsets[s], lengths[s],
-                                         head / (heads.heads / heads.kv_heads),
-                                         queries.values.data() + int64_t{s} * stride + head * heads.dim);
+        const auto reference =
+            Reference(cache, table.data() + offsets[s], lengths[s], head / (heads.heads / heads.kv_heads),
+                      queries.values.data() + int64_t{s} * stride + head * heads.dim);
         for (int d = 0; d < heads.dim; ++d) {
           error.Add(Bf16ToFloat(out[(int64_t{s} * heads.heads + head) * heads.dim + d]), reference[d]);
         }
@@ -215,7 +217,8 @@ TEST_P(AttentionTest, PrefillOfSeveralSequences) {
   const DeviceArray<QueryTile> device_tiles(tiles);
   DeviceArray<uint16_t> scratch(int64_t{tile} * heads.kv_heads * 2 * 128 * heads.dim);
   DeviceArray<uint16_t> output(int64_t{rows} * heads.heads * heads.dim);
-  ASSERT_EQ(LaunchGatherKv(cache.view(), device_gather.get(), tile, kLayer, scratch.as<__half>(), nullptr), cudaSuccess);
+  ASSERT_EQ(LaunchGatherKv(cache.view(), device_gather.get(), tile, kLayer, scratch.as<__half>(), nullptr),
+            cudaSuccess);
   ASSERT_EQ(LaunchPrefillAttention({.query = query.as<__half>(),
                                     .scratch = scratch.as<__half>(),
                                     .tiles = device_tiles.get(),
@@ -235,9 +238,9 @@ TEST_P(AttentionTest, PrefillOfSeveralSequences) {
     for (int q = 0; q < items[i].count; q += q < 4 ? 1 : 13) {
       const int head = static_cast<int>(random.Below(heads.heads));
       const int row = first_row[i] + q;
-      const auto reference = Reference(cache, table.data() + first_tile[i], items[i].start + q + 1,
-                                       head / (heads.heads / heads.kv_heads),
-                                       queries.values.data() + int64_t{row} * stride + head * heads.dim);
+      const auto reference =
+          Reference(cache, table.data() + first_tile[i], items[i].start + q + 1, head / (heads.heads / heads.kv_heads),
+                    queries.values.data() + int64_t{row} * stride + head * heads.dim);
       for (int d = 0; d < heads.dim; ++d) {
         error.Add(Bf16ToFloat(out[(int64_t{row} * heads.heads + head) * heads.dim + d]), reference[d]);
       }
@@ -271,9 +274,11 @@ TEST_P(AttentionTest, RotatesAndAppends) {
     const DeviceArray<float> device_token(token), device_bias(bias), device_frequencies(frequencies);
     const DeviceArray<RowInfo> device_info(info);
     DeviceArray<float2> rotary(kPositions * heads.dim / 2);
-    ASSERT_EQ(LaunchRotaryTable(rotary.get(), device_frequencies.get(), kPositions, heads.dim / 2, nullptr), cudaSuccess);
+    ASSERT_EQ(LaunchRotaryTable(rotary.get(), device_frequencies.get(), kPositions, heads.dim / 2, nullptr),
+              cudaSuccess);
     ASSERT_EQ(LaunchRopeAppend({.qkv = device_qkv.as<__nv_bfloat16>(),
-                                .scales = {device_token.get(), channels.device.as<__half>(), ChannelScales::kUnit, device_bias.get()},
+                                .scales = {device_token.get(), channels.device.as<__half>(), ChannelScales::kUnit,
+                                           device_bias.get()},
                                 .rotary = rotary.get(),
                                 .info = device_info.get(),
                                 .cache = cache.view(),
@@ -311,8 +316,8 @@ TEST_P(AttentionTest, RotatesAndAppends) {
             continue;
           }
           const int plane = head >= heads.heads + heads.kv_heads;
-          const float stored = cache.At(info[row].block, (head - heads.heads) % heads.kv_heads, plane,
-                                        info[row].position % 128, d);
+          const float stored =
+              cache.At(info[row].block, (head - heads.heads) % heads.kv_heads, plane, info[row].position % 128, d);
           const float rounded = heads.fp8 ? Fp8ToFloat(FloatToFp8(static_cast<float>(x[d])))
                                           : Bf16ToFloat(FloatToBf16(static_cast<float>(x[d])));
           cache_error.Add(stored, rounded);

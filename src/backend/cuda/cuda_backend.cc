@@ -1,9 +1,9 @@
 // The CUDA backend: operations become kernels on one stream.
 //
-// An operation is first written into the step's list. What a norm, attention or SwiGLU leaves behind depends on the layer
-// that reads it (FP8 or BF16), so each runs when its successor is known. A step of
-// decode rows only runs as a whole at its end: as a CUDA graph, when the same list was seen before for the same (padded)
-// number of rows; everything that changes from step to step lies in StepTables.
+// An operation is first written into the step's list. What a norm, attention or SwiGLU leaves behind depends on the
+// layer that reads it (FP8 or BF16), so each runs when its successor is known. A step of decode rows only runs as a
+// whole at its end: as a CUDA graph, when the same list was seen before for the same (padded) number of rows;
+// everything that changes from step to step lies in StepTables.
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -65,7 +65,8 @@ class CudaBackend : public Backend {
   const BackendInfo& info() const override { return info_; }
   absl::StatusOr<std::unique_ptr<LinearWeight>> PrepareLinear(std::span<const LinearSource> sources) override;
   absl::StatusOr<std::unique_ptr<VectorWeight>> PrepareVector(const TensorView& source) override;
-  absl::Status Start(const ModelShape& shape, const KvLayout& kv, int32_t num_blocks, const StepLimits& limits) override;
+  absl::Status Start(const ModelShape& shape, const KvLayout& kv, int32_t num_blocks,
+                     const StepLimits& limits) override;
   KvMemory kv_memory() override { return {.base = pool_.data(), .bytes = pool_.bytes(), .shareable_fd = -1}; }
 
   absl::Status BeginStep(const Batch& batch) override;
@@ -78,7 +79,9 @@ class CudaBackend : public Backend {
   absl::Status Linear(const LinearWeight& weight, Slot input, Slot output) override {
     return Add({.type = Operation::Type::kLinear, .input = input, .output = output, .linear = &AsLinear(weight)});
   }
-  absl::Status RotateAndAppend(int32_t layer) override { return Add({.type = Operation::Type::kRotate, .layer = layer}); }
+  absl::Status RotateAndAppend(int32_t layer) override {
+    return Add({.type = Operation::Type::kRotate, .layer = layer});
+  }
   absl::Status Attention(int32_t layer) override { return Add({.type = Operation::Type::kAttention, .layer = layer}); }
   absl::Status SwiGlu() override { return Add({.type = Operation::Type::kSwiGlu}); }
   absl::Status AllReduce(Slot) override { return absl::OkStatus(); }  // one rank
@@ -116,7 +119,9 @@ class CudaBackend : public Backend {
   absl::Status RunScores(const Operation& operation);
   absl::Status RunGraph();
   absl::Status Capture(StepGraph& graph);
-  static bool ReadsFp8(const Operation* next) { return next != nullptr && next->linear != nullptr && next->linear->shape.fp8; }
+  static bool ReadsFp8(const Operation* next) {
+    return next != nullptr && next->linear != nullptr && next->linear->shape.fp8;
+  }
   absl::Status CollectSample(const SampleResult& result, bool wants_logprobs, SampledToken& sampled) const;
 
   const CudaOptions options_;
@@ -124,7 +129,7 @@ class CudaBackend : public Backend {
   CudaDeviceInfo device_;
   CudaStream stream_;
   std::unique_ptr<Gemm> gemm_;
-  std::optional<Uploader> uploader_;  // until Start
+  std::optional<Uploader> uploader_;                      // until Start
   std::map<GemmShape, std::vector<const void*>> layers_;  // weights by shape, for tuning
 
   ModelShape shape_;
@@ -238,21 +243,22 @@ absl::Status CudaBackend::Start(const ModelShape& shape, const KvLayout& kv, int
   bool bf16_layers = false;
   for (const auto& [gemm, weights] : layers_) bf16_layers = bf16_layers || (!gemm.fp8 && gemm.n != shape.vocabulary);
   BATON_ASSIGN_OR_RETURN(activations_, Activations::Create(shape, limits, bf16_layers));
-  BATON_ASSIGN_OR_RETURN(tables_, StepTables::Create({.max_batch_tokens = std::max(limits.max_batch_tokens, kGraphRows.back()),
-                                                      .max_sequences = std::max(limits.max_sequences, kGraphRows.back()),
-                                                      .max_blocks = max_blocks,
-                                                      .max_score_rows = activations_.logit_rows}));
+  BATON_ASSIGN_OR_RETURN(tables_,
+                         StepTables::Create({.max_batch_tokens = std::max(limits.max_batch_tokens, kGraphRows.back()),
+                                             .max_sequences = std::max(limits.max_sequences, kGraphRows.back()),
+                                             .max_blocks = max_blocks,
+                                             .max_score_rows = activations_.logit_rows}));
   // Room for the longest sequence and for a full step of short ones.
   plan_limits_.vocabulary = shape.vocabulary;
   plan_limits_.scratch_tiles =
       std::max(max_blocks, kv.BlocksFor(limits.max_batch_tokens) + std::min(limits.max_sequences, 64));
   const int64_t tile_bytes = int64_t{kv.num_kv_heads} * 2 * kBlockTokens * kv.head_dim * 2;
-  BATON_ASSIGN_OR_RETURN(scratch_, CudaMemory::Allocate(Kind::kDevice, plan_limits_.scratch_tiles * tile_bytes,
-                                                        "prefill attention"));
+  BATON_ASSIGN_OR_RETURN(
+      scratch_, CudaMemory::Allocate(Kind::kDevice, plan_limits_.scratch_tiles * tile_bytes, "prefill attention"));
   attention_counters_at_ = DecodeAttentionPartialBytes(device_.multiprocessors);
   const int64_t counters = int64_t{std::max(limits.max_sequences, kGraphRows.back())} * kv.num_kv_heads * 4;
-  BATON_ASSIGN_OR_RETURN(attention_workspace_, CudaMemory::Allocate(Kind::kDevice, attention_counters_at_ + counters,
-                                                                    "decode attention"));
+  BATON_ASSIGN_OR_RETURN(attention_workspace_,
+                         CudaMemory::Allocate(Kind::kDevice, attention_counters_at_ + counters, "decode attention"));
   BATON_RETURN_IF_CUDA_ERROR(cudaMemset(attention_workspace_.data(), 0, attention_workspace_.bytes()));
   const int64_t results = std::max(activations_.logit_rows, kGraphRows.back()) * int64_t{sizeof(SampleResult)};
   BATON_ASSIGN_OR_RETURN(sample_results_, CudaMemory::Allocate(Kind::kPinned, results, "sampled tokens"));
@@ -283,8 +289,8 @@ absl::Status CudaBackend::TuneLayer(const GemmShape& shape, const std::vector<co
 // gate-up the widest output, so every layer's product fits between them.
 absl::Status CudaBackend::TuneLayers() {
   const int64_t widest_input = std::max<int64_t>(shape_.intermediate_size, 1);
-  BATON_RETURN_IF_CUDA_ERROR(LaunchFillFp8(activations_.activated.data, widest_input * limits_.max_batch_tokens, 1, 1.0f,
-                                           stream()));
+  BATON_RETURN_IF_CUDA_ERROR(
+      LaunchFillFp8(activations_.activated.data, widest_input * limits_.max_batch_tokens, 1, 1.0f, stream()));
   BATON_RETURN_IF_CUDA_ERROR(LaunchFillBf16(reinterpret_cast<__nv_bfloat16*>(activations_.head_input.data),
                                             int64_t{activations_.logit_rows} * shape_.hidden_size, 2, 1.0f, stream()));
   for (const auto& [layer, weights] : layers_) {
@@ -416,37 +422,36 @@ absl::Status CudaBackend::RunLinear(const Operation& operation) {
 }
 
 absl::Status CudaBackend::RunRotate(const Operation& operation) {
-  return CudaStatus(
-      LaunchRopeAppend({.qkv = activations_.qkv,
-                        .scales = qkv_scales_,
-                        .rotary = rotary_.as<float2>(),
-                        .info = tables_.rows(),
-                        .cache = cache_,
-                        .rows = static_cast<int32_t>(plan_.rows.size()),
-                        .heads = shape_.num_heads,
-                        .layer = operation.layer,
-                        .query_scale = kLog2e / std::sqrt(static_cast<float>(shape_.head_dim)),
-                        .interleaved = shape_.rope_interleaved},
-                       stream()),
-      "rotary embedding");
+  return CudaStatus(LaunchRopeAppend({.qkv = activations_.qkv,
+                                      .scales = qkv_scales_,
+                                      .rotary = rotary_.as<float2>(),
+                                      .info = tables_.rows(),
+                                      .cache = cache_,
+                                      .rows = static_cast<int32_t>(plan_.rows.size()),
+                                      .heads = shape_.num_heads,
+                                      .layer = operation.layer,
+                                      .query_scale = kLog2e / std::sqrt(static_cast<float>(shape_.head_dim)),
+                                      .interleaved = shape_.rope_interleaved},
+                                     stream()),
+                    "rotary embedding");
 }
 
 absl::Status CudaBackend::RunPrefillAttention(int32_t layer) {
   for (const StepPlan::Group& group : plan_.groups) {
     BATON_RETURN_IF_CUDA_ERROR(LaunchGatherKv(cache_, tables_.gather_tiles() + group.gather_begin, group.gather_count,
                                               layer, scratch_.as<__half>(), stream()));
-    BATON_RETURN_IF_CUDA_ERROR(LaunchPrefillAttention(
-        {.query = reinterpret_cast<const __half*>(activations_.qkv),
-         .scratch = scratch_.as<__half>(),
-         .tiles = tables_.query_tiles() + group.query_begin,
-         .output = activations_.attention,
-         .tile_count = group.query_count,
-         .heads = shape_.num_heads,
-         .kv_heads = shape_.num_kv_heads,
-         .head_dim = shape_.head_dim,
-         .query_stride = (shape_.num_heads + 2 * shape_.num_kv_heads) * shape_.head_dim,
-         .multiprocessors = device_.multiprocessors},
-        stream()));
+    BATON_RETURN_IF_CUDA_ERROR(
+        LaunchPrefillAttention({.query = reinterpret_cast<const __half*>(activations_.qkv),
+                                .scratch = scratch_.as<__half>(),
+                                .tiles = tables_.query_tiles() + group.query_begin,
+                                .output = activations_.attention,
+                                .tile_count = group.query_count,
+                                .heads = shape_.num_heads,
+                                .kv_heads = shape_.num_kv_heads,
+                                .head_dim = shape_.head_dim,
+                                .query_stride = (shape_.num_heads + 2 * shape_.num_kv_heads) * shape_.head_dim,
+                                .multiprocessors = device_.multiprocessors},
+                               stream()));
   }
   return absl::OkStatus();
 }
@@ -505,8 +510,8 @@ absl::Status CudaBackend::RunHead(const Operation& operation, const int32_t* sou
   GemmShape shape = operation.linear->shape;
   if (shape.fp8) return Unimplemented("the CUDA backend needs a head in BF16, F16 or F32, found F8_E4M3");
   shape.fp32_output = true;
-  return gemm_->Run(shape, operation.linear->data.data(), activations_.head_input.data, std::max<int64_t>(rows, kFewestProductRows),
-                    activations_.logits);
+  return gemm_->Run(shape, operation.linear->data.data(), activations_.head_input.data,
+                    std::max<int64_t>(rows, kFewestProductRows), activations_.logits);
 }
 
 absl::Status CudaBackend::RunLogits(const Operation& operation) {
@@ -531,8 +536,7 @@ absl::Status CudaBackend::RunScores(const Operation& operation) {
     const int32_t count = std::min(activations_.logit_rows, total - at);
     const std::span<SampleRow> rows = std::span(plan_.scored).subspan(at, count);
     for (int32_t i = 0; i < count; ++i) rows[i].logits_row = i;
-    BATON_RETURN_IF_ERROR(
-        tables_.UploadScores(std::span(plan_.scored_rows).subspan(at, count), rows, stream()));
+    BATON_RETURN_IF_ERROR(tables_.UploadScores(std::span(plan_.scored_rows).subspan(at, count), rows, stream()));
     BATON_RETURN_IF_ERROR(RunHead(operation, tables_.score_rows(), count));
     BATON_RETURN_IF_CUDA_ERROR(LaunchSample({.logits = activations_.logits,
                                              .rows = tables_.score_samples(),
@@ -608,8 +612,8 @@ absl::StatusOr<StepOutput> CudaBackend::EndStep() {
   for (const BatchItem& item : batch_->items) {
     StepOutput::Item& out = output.items.emplace_back();
     if (item.sample) {
-      BATON_RETURN_IF_ERROR(CollectSample(sample_results_.as<SampleResult>()[sample++],
-                                          item.sampling->top_logprobs >= 0, out.sampled));
+      BATON_RETURN_IF_ERROR(
+          CollectSample(sample_results_.as<SampleResult>()[sample++], item.sampling->top_logprobs >= 0, out.sampled));
     }
     if (!item.prompt_logprobs) continue;
     const int32_t end = std::min(item.start + item.count, item.prompt_length - 1);
@@ -618,8 +622,8 @@ absl::StatusOr<StepOutput> CudaBackend::EndStep() {
     }
   }
   batch_ = nullptr;
-  output.duration_us = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() -
-                                                                             step_begin_).count();
+  output.duration_us =
+      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - step_begin_).count();
   return output;
 }
 

@@ -3,8 +3,8 @@
 // Work is a flat axis of 16-token units, [sequence][kv_head][unit]; CTA c takes the c-th equal share, whatever sequence
 // and head boundaries it crosses. A producer warp streams K and V, 128 tokens a stage, by bulk copies; eight consumer
 // warps take 16 tokens of a stage each. Keys are the A operand of m16n8k16, so that the up to eight query heads of a
-// KV head are its n; E4M3 and BF16 become FP16 in registers; sums are FP32. Parts of a (sequence, head) that several CTAs
-// computed meet in global memory, and the last to arrive adds them up in order.
+// KV head are its n; E4M3 and BF16 become FP16 in registers; sums are FP32. Parts of a (sequence, head) that several
+// CTAs computed meet in global memory, and the last to arrive adds them up in order.
 #include "backend/cuda/device_math.cuh"
 #include "backend/cuda/kernels.h"
 
@@ -25,8 +25,8 @@ struct Shape {
   static constexpr int kPlaneBytes = kBlockTokens * kRowBytes;
   static constexpr int kStageBytes = 2 * kPlaneBytes;
   static constexpr int kChunks = kRowBytes / 16;
-  static constexpr int kMmas = kDim / 16;       // both products take this many m16n8k16 for 16 tokens
-  static constexpr int kPartRow = kDim + 2;     // sums of one head, then maximum and sum of weights
+  static constexpr int kMmas = kDim / 16;    // both products take this many m16n8k16 for 16 tokens
+  static constexpr int kPartRow = kDim + 2;  // sums of one head, then maximum and sum of weights
   static constexpr int kPart = kGroup * kPartRow;
   static constexpr int kSharedBytes = kStages * kStageBytes + kWarps * kPart * 4 + 32 * kStages + 32;
 };
@@ -59,10 +59,9 @@ struct Cursor {
 };
 
 __device__ __forceinline__ void Mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 __device__ __forceinline__ uint32_t TransposeMatrix(uint32_t rows) {
   uint32_t columns;
@@ -437,8 +436,8 @@ cudaError_t Launch(const DecodeAttentionArgs& args, cudaStream_t stream) {
   static const cudaError_t prepared = cudaFuncSetAttribute(
       decode_attention_kernel<kFp8, kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes);
   if (prepared != cudaSuccess) return prepared;
-  const LaunchShape shape{.grid = dim3(args.multiprocessors), .block = dim3(kConsumers + 32),
-                          .shared_bytes = S::kSharedBytes};
+  const LaunchShape shape{
+      .grid = dim3(args.multiprocessors), .block = dim3(kConsumers + 32), .shared_bytes = S::kSharedBytes};
   return LaunchDependent(decode_attention_kernel<kFp8, kDim>, shape, stream, args);
 }
 

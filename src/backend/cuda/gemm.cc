@@ -76,11 +76,12 @@ absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> Gemm::Heuristics(Descriptors& 
   const uint64_t workspace = kWorkspaceBytes;
   std::vector<cublasLtMatmulHeuristicResult_t> results(most);
   int count = 0;
-  cublasStatus_t status = library_->preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
-                                                   sizeof(workspace));
+  cublasStatus_t status =
+      library_->preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof(workspace));
   if (status == CUBLAS_STATUS_SUCCESS) {
-    status = library_->algo_get_heuristic(handle_, descriptors.operation, descriptors.weight, descriptors.input,
-                                          descriptors.output, descriptors.output, preference, most, results.data(), &count);
+    status =
+        library_->algo_get_heuristic(handle_, descriptors.operation, descriptors.weight, descriptors.input,
+                                     descriptors.output, descriptors.output, preference, most, results.data(), &count);
   }
   library_->preference_destroy(preference);
   BATON_RETURN_IF_ERROR(LtStatus(status, "algorithm search"));
@@ -104,7 +105,8 @@ absl::Status Gemm::Enqueue(const Descriptors& descriptors, const cublasLtMatmulA
 
 // Microseconds of one product, the median of a few runs of a graph of `repeats`.
 absl::StatusOr<float> Gemm::Time(const Descriptors& descriptors, const cublasLtMatmulAlgo_t& algorithm,
-                                 const std::vector<const void*>& weights, const void* input, void* output, int repeats) {
+                                 const std::vector<const void*>& weights, const void* input, void* output,
+                                 int repeats) {
   BATON_RETURN_IF_ERROR(Enqueue(descriptors, algorithm, weights[0], input, output));  // loads the kernel
   BATON_RETURN_IF_CUDA_ERROR(cudaStreamSynchronize(stream_));
   cudaGraph_t graph = nullptr;

@@ -1,5 +1,4 @@
 #include "backend/cuda/gemm.h"
-
 #include "backend/cuda/gpu_test_support.h"
 #include "backend/cuda/kernels.h"
 
@@ -42,7 +41,8 @@ void CheckProduct(Gemm& gemm, const GemmShape& shape, int64_t rows, Random& rand
       const int64_t row = random.Below(rows);
       const int64_t column = random.Below(shape.n);
       double sum = 0;
-      for (int64_t k = 0; k < shape.k; ++k) sum += value(weight, column * shape.k + k) * value(input, row * shape.k + k);
+      for (int64_t k = 0; k < shape.k; ++k)
+        sum += value(weight, column * shape.k + k) * value(input, row * shape.k + k);
       float got;
       if (shape.fp32_output) {
         std::memcpy(&got, out.data() + (row * shape.n + column) * 4, 4);
@@ -72,9 +72,10 @@ TEST(SmallGemmTest, MatchesDouble) {
       DeviceArray<uint16_t> output(int64_t{32} * shape.n);
       for (int run = 0; run < 2; ++run) {
         output.Poison();
-        ASSERT_EQ(LaunchSmallGemm({device_weight.get(), device_input.get(), output.as<__nv_bfloat16>(), shape.n, shape.k, m},
-                                  nullptr),
-                  cudaSuccess);
+        ASSERT_EQ(
+            LaunchSmallGemm({device_weight.get(), device_input.get(), output.as<__nv_bfloat16>(), shape.n, shape.k, m},
+                            nullptr),
+            cudaSuccess);
         const auto out = output.Download();
         RelativeError error;
         for (int64_t i = 0; i < int64_t{32} * shape.n; ++i) {

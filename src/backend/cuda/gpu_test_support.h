@@ -1,5 +1,5 @@
-// Helpers of the GPU tests: device arrays with poisoned contents, fresh random numbers, E4M3 and BF16 on the host, errors
-// against references in double.
+// Helpers of the GPU tests: device arrays with poisoned contents, fresh random numbers, E4M3 and BF16 on the host,
+// errors against references in double.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -34,10 +34,13 @@ class DeviceArray {
     memory_ = *std::move(memory);
     Poison();
   }
-  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(static_cast<int64_t>(values.size())) { Upload(values); }
+  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(static_cast<int64_t>(values.size())) {
+    Upload(values);
+  }
   void Poison() { EXPECT_EQ(cudaMemset(memory_.data(), 0xff, count_ * sizeof(T)), cudaSuccess); }
   void Upload(const std::vector<T>& values) {
-    EXPECT_EQ(cudaMemcpy(memory_.data(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice), cudaSuccess);
+    EXPECT_EQ(cudaMemcpy(memory_.data(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
+              cudaSuccess);
   }
   std::vector<T> Download() const {
     std::vector<T> values(count_);

@@ -1,10 +1,11 @@
 // The device kernels of the CUDA backend, as plain launchers: pointers are device memory unless said, every launch goes
 // into `stream` and returns the launch's error. Shapes stand beside the pointers; all matrices are row-major.
 //
-// Numbers: linear layers multiply FP8 (or BF16) with unit scales and leave BF16 sums; whoever reads them next multiplies
-// by token scale × channel scale and adds the bias (RowScales). So no GEMM needs an epilogue of its own.
-// Programmatic dependent launch: every kernel here may start while its predecessor ends; it waits before it touches
-// anything that an earlier kernel wrote, and lets its successor start only after that.
+// Numbers: linear layers multiply FP8 (or BF16) with unit scales and leave BF16 sums; whoever reads them next
+// multiplies by token scale × channel scale and adds the bias (RowScales). So no GEMM needs an epilogue of its own.
+// Programmatic dependent launch: every kernel here may start while its predecessors run, and lets its successor do the
+// same; before it touches anything that an earlier kernel of the step wrote, it waits for its predecessor's end. Since
+// each waits before it ends, that is the end of all kernels before it.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -86,10 +87,11 @@ struct QuantizeArgs {
 cudaError_t LaunchQuantize(const QuantizeArgs& args, cudaStream_t stream);
 
 struct RopeAppendArgs {
-  __nv_bfloat16* qkv;  // [rows][(heads + 2 kv_heads) × head_dim] sums; its Q part becomes FP16, rotated and × query_scale
+  __nv_bfloat16*
+      qkv;  // [rows][(heads + 2 kv_heads) × head_dim] sums; its Q part becomes FP16, rotated and × query_scale
   RowScales scales;
-  const float2* rotary;      // [max position][head_dim / 2]: cosine, sine
-  const RowInfo* info;       // [rows]
+  const float2* rotary;  // [max position][head_dim / 2]: cosine, sine
+  const RowInfo* info;   // [rows]
   KvCacheView cache;
   int32_t rows, heads, layer;
   float query_scale;  // softmax scale × log2(e)
@@ -107,8 +109,8 @@ cudaError_t LaunchFillFp8(uint8_t* output, int64_t n, uint64_t seed, float devia
 cudaError_t LaunchFillFloat(float* output, int64_t n, uint64_t seed, float low, float high, cudaStream_t stream);
 
 // ---- products of few rows ----
-// output[m][n] = input[m][k] × weight[n][k]ᵀ, E4M3 with unit scales, BF16 out. The input has memory for 8 rows when m <= 8,
-// else for 32. HasSmallGemm says for which shapes there is a kernel.
+// output[m][n] = input[m][k] × weight[n][k]ᵀ, E4M3 with unit scales, BF16 out. The input has memory for 8 rows when m
+// <= 8, else for 32. HasSmallGemm says for which shapes there is a kernel.
 inline constexpr int kSmallGemmRows = 32;
 struct SmallGemmArgs {
   const uint8_t* weight;
@@ -123,15 +125,15 @@ cudaError_t LaunchSmallGemm(const SmallGemmArgs& args, cudaStream_t stream);
 // One query row for each sequence, over the paged cache. Work is cut into equal shares of a flat (sequence, head, 16
 // tokens) axis, one share a CTA; the last CTA of a (sequence, head) adds the parts up.
 struct DecodeAttentionArgs {
-  const __half* query;           // row s at query + s × query_stride: [heads × head_dim], scaled
-  KvCacheView cache;             // E4M3 or BF16, head_dim 64 or 128
-  const int32_t* block_table;    // the tables of all sequences, one after another
-  const int32_t* table_offset;   // [sequences]: where each one's begins
-  const int32_t* length;         // [sequences] tokens; 0: a row of padding
-  const int32_t* unit_prefix;    // [sequences + 1]: running sum of ceil(length / 16)
-  __nv_bfloat16* output;         // [sequences][heads × head_dim]; rows of padding are left alone
-  float* partial;                // DecodeAttentionWorkspace bytes, with the counters after it
-  uint32_t* counters;            // [sequences × kv_heads], zero before and after
+  const __half* query;          // row s at query + s × query_stride: [heads × head_dim], scaled
+  KvCacheView cache;            // E4M3 or BF16, head_dim 64 or 128
+  const int32_t* block_table;   // the tables of all sequences, one after another
+  const int32_t* table_offset;  // [sequences]: where each one's begins
+  const int32_t* length;        // [sequences] tokens; 0: a row of padding
+  const int32_t* unit_prefix;   // [sequences + 1]: running sum of ceil(length / 16)
+  __nv_bfloat16* output;        // [sequences][heads × head_dim]; rows of padding are left alone
+  float* partial;               // DecodeAttentionWorkspace bytes, with the counters after it
+  uint32_t* counters;           // [sequences × kv_heads], zero before and after
   int32_t sequences, heads, layer, query_stride, multiprocessors;
 };
 int64_t DecodeAttentionPartialBytes(int32_t multiprocessors);
@@ -144,8 +146,8 @@ struct GatherTile {
   int32_t tile;    // of the scratch
   int32_t tokens;  // valid ones, 1 to 128; the rest become zeros
 };
-cudaError_t LaunchGatherKv(const KvCacheView& cache, const GatherTile* tiles, int32_t count, int32_t layer, __half* scratch,
-                           cudaStream_t stream);
+cudaError_t LaunchGatherKv(const KvCacheView& cache, const GatherTile* tiles, int32_t count, int32_t layer,
+                           __half* scratch, cudaStream_t stream);
 
 struct QueryTile {
   int32_t row;         // first row of the batch
@@ -197,7 +199,7 @@ struct SampleResult {
 struct SampleArgs {
   float* logits;  // [rows][vocabulary]; changed where a row has changes
   const SampleRow* rows;
-  LogitChange* changes;  // tokens are unique within a row
+  LogitChange* changes;   // tokens are unique within a row
   SampleResult* results;  // [count], may be pinned host memory
   int32_t count, vocabulary;
 };

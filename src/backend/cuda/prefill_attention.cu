@@ -1,8 +1,9 @@
 // Prefill attention: causal, over FP16 tiles of K and V that LaunchGatherKv copied from the paged cache.
 //
-// An item is 128 query tokens of one head; a CTA takes one after another. Two warpgroups take 64 rows each, a producer streams
-// tiles of 128 keys and values, and runs ahead into the next item, as the copies of its queries do. Within a warpgroup the next tile's Q·Kᵀ runs beside this tile's P·V (FlashAttention 3, arXiv 2407.08608),
-// so that the tensor cores work while the exponentials are computed.
+// An item is 128 query tokens of one head; a CTA takes one after another. Two warpgroups take 64 rows each, a producer
+// streams tiles of 128 keys and values, and runs ahead into the next item, as the copies of its queries do. Within a
+// warpgroup the next tile's Q·Kᵀ runs beside this tile's P·V (FlashAttention 3, arXiv 2407.08608), so that the tensor
+// cores work while the exponentials are computed.
 #include "backend/cuda/device_math.cuh"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/wgmma.cuh"
@@ -28,8 +29,8 @@ __device__ __forceinline__ uint32_t TileOffset(int row, int chunk) {
 }
 
 // Copies one plane (K or V) of one block and head into an FP16 tile.
-__global__ void __launch_bounds__(256) gather_kv_kernel(const KvCacheView cache, const GatherTile* tiles, int layer,
-                                                        __half* scratch) {
+__global__ void __launch_bounds__(256)
+    gather_kv_kernel(const KvCacheView cache, const GatherTile* tiles, int layer, __half* scratch) {
   WaitForPredecessor();
   ReleaseSuccessor();
   const GatherTile tile = tiles[blockIdx.x];
@@ -49,8 +50,8 @@ __global__ void __launch_bounds__(256) gather_kv_kernel(const KvCacheView cache,
     if (token < tile.tokens) {
       const uint8_t* row = from + token * row_bytes;
       if (cache.fp8) {
-        const uint2 in = __ldcg(reinterpret_cast<const uint2*>(row + SwizzleChunk(chunk / 2, token, row_bytes / 16) * 16 +
-                                                               (chunk & 1) * 8));
+        const uint2 in = __ldcg(reinterpret_cast<const uint2*>(
+            row + SwizzleChunk(chunk / 2, token, row_bytes / 16) * 16 + (chunk & 1) * 8));
         Fp8ToHalf(in.x, out.x, out.y);
         Fp8ToHalf(in.y, out.z, out.w);
       } else {
@@ -119,8 +120,8 @@ __device__ __forceinline__ void PackWeights(const float (&s)[64], uint32_t (&wei
   }
 }
 
-// The items of one CTA, longest first: item i is head i % heads of query tile i / heads. Every other round runs backwards, so
-// that no CTA gets the longest of each.
+// The items of one CTA, longest first: item i is head i % heads of query tile i / heads. Every other round runs
+// backwards, so that no CTA gets the longest of each.
 struct Items {
   const PrefillAttentionArgs& args;
   int item;
@@ -135,7 +136,9 @@ struct Items {
   __device__ QueryTile Tile() const { return args.tiles[item / args.heads]; }
   __device__ int Head() const { return item % args.heads; }
 };
-__device__ __forceinline__ int KeyTiles(const QueryTile& tile) { return (tile.position + tile.rows + kTile - 1) / kTile; }
+__device__ __forceinline__ int KeyTiles(const QueryTile& tile) {
+  return (tile.position + tile.rows + kTile - 1) / kTile;
+}
 
 // Shared memory: two query tiles, kStages of keys, kStages of values, then kStages of each barrier.
 template <int kDim>
@@ -177,7 +180,8 @@ __device__ __forceinline__ void Produce(const PrefillAttentionArgs& args, const 
 
 // Begins to copy this warpgroup's 64 rows of a query tile; rows past the end become zeros.
 template <int kDim>
-__device__ __forceinline__ void CopyQueries(const PrefillAttentionArgs& args, const Items& items, uint32_t buffer, int group) {
+__device__ __forceinline__ void CopyQueries(const PrefillAttentionArgs& args, const Items& items, uint32_t buffer,
+                                            int group) {
   if (items.Valid()) {
     const QueryTile tile = items.Tile();
     constexpr int kChunks = kDim / 8;
@@ -221,8 +225,8 @@ __device__ __forceinline__ void MaskFuture(int tile, int first, int position, fl
 
 // Each warp turns its 16 rows around in its part of the (now free) query tile, for 16-byte stores.
 template <int kDim>
-__device__ __forceinline__ void StoreRows(const PrefillAttentionArgs& args, const QueryTile& tile, int head, uint8_t* staging,
-                                          const Softmax& softmax, const float (&sums)[kDim / 2]) {
+__device__ __forceinline__ void StoreRows(const PrefillAttentionArgs& args, const QueryTile& tile, int head,
+                                          uint8_t* staging, const Softmax& softmax, const float (&sums)[kDim / 2]) {
   constexpr int kChunks = kDim / 8;
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x & 31;
@@ -257,7 +261,7 @@ template <int kDim>
 __device__ __forceinline__ void Consume(const PrefillAttentionArgs& args, const Layout<kDim>& at, uint8_t* shared) {
   using S = Shape<kDim>;
   const int lane = threadIdx.x & 31;
-  const int group = threadIdx.x / 128;  // warpgroup
+  const int group = threadIdx.x / 128;                     // warpgroup
   const int my_row = threadIdx.x / 32 * 16 + (lane >> 2);  // and + 8
   float s[64];
   float sums[kDim / 2];
@@ -343,11 +347,13 @@ __device__ __forceinline__ void Consume(const PrefillAttentionArgs& args, const 
 template <int kDim>
 __global__ void __launch_bounds__(kThreads, 1) prefill_attention_kernel(const PrefillAttentionArgs args) {
   extern __shared__ uint8_t unaligned[];
-  uint8_t* const shared = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(unaligned) + 1023) & ~uintptr_t{1023});
+  uint8_t* const shared =
+      reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(unaligned) + 1023) & ~uintptr_t{1023});
   const Layout<kDim> at(shared);
   const int tid = threadIdx.x;
   if (tid == 0) {
-    for (int i = 0; i < 4 * kStages; ++i) BarrierInit(at.key_full + 8 * i, (i / kStages) % 2 == 0 ? 1 : kConsumers / 32);
+    for (int i = 0; i < 4 * kStages; ++i)
+      BarrierInit(at.key_full + 8 * i, (i / kStages) % 2 == 0 ? 1 : kConsumers / 32);
     BarrierInitFence();
   }
   __syncthreads();
@@ -369,14 +375,15 @@ cudaError_t Launch(const PrefillAttentionArgs& args, cudaStream_t stream) {
   if (prepared != cudaSuccess) return prepared;
   const int items = args.heads * args.tile_count;
   const LaunchShape shape{.grid = dim3(items < args.multiprocessors ? items : args.multiprocessors),
-                          .block = dim3(kThreads), .shared_bytes = Shape<kDim>::kSharedBytes};
+                          .block = dim3(kThreads),
+                          .shared_bytes = Shape<kDim>::kSharedBytes};
   return LaunchDependent(prefill_attention_kernel<kDim>, shape, stream, args);
 }
 
 }  // namespace
 
-cudaError_t LaunchGatherKv(const KvCacheView& cache, const GatherTile* tiles, int32_t count, int32_t layer, __half* scratch,
-                           cudaStream_t stream) {
+cudaError_t LaunchGatherKv(const KvCacheView& cache, const GatherTile* tiles, int32_t count, int32_t layer,
+                           __half* scratch, cudaStream_t stream) {
   const LaunchShape shape{.grid = dim3(count, cache.kv_heads, 2), .block = dim3(256)};
   return LaunchDependent(gather_kv_kernel, shape, stream, cache, tiles, layer, scratch);
 }

@@ -124,8 +124,8 @@ __device__ __forceinline__ float TokenScale(const RowScales& scales, int row) {
 
 // One vector of one row before normalization and quantization, as BF16: the new residual stream, SwiGLU, or the input.
 template <RowKind kKind>
-__device__ __forceinline__ void Combine(const RowArgs& args, const uint4& first, const uint4& second, int k, float token,
-                                        uint32_t (&packed)[4]) {
+__device__ __forceinline__ void Combine(const RowArgs& args, const uint4& first, const uint4& second, int k,
+                                        float token, uint32_t (&packed)[4]) {
   if (kKind == RowKind::kQuantize) {
     packed[0] = first.x;
     packed[1] = first.y;
@@ -157,7 +157,8 @@ __device__ __forceinline__ void Combine(const RowArgs& args, const uint4& first,
   for (int j = 0; j < 4; ++j) packed[j] = PackBf16(x[2 * j], x[2 * j + 1]);
 }
 
-// A row for each cluster of gridDim.x CTAs (mostly one); a thread keeps kPer vectors of it in registers between the two passes.
+// A row for each cluster of gridDim.x CTAs (mostly one); a thread keeps kPer vectors of it in registers between the two
+// passes.
 template <RowKind kKind, int kPer>
 __global__ void __launch_bounds__(kRowThreads, kPer > 4 ? 2 : 3) row_kernel(const RowArgs args) {
   constexpr int kGroup = kPer <= 4 ? kPer : kPer / 7;  // vectors in flight at once
@@ -245,7 +246,8 @@ __global__ void __launch_bounds__(kRowThreads, kPer > 4 ? 2 : 3) row_kernel(cons
   }
 }
 
-// Few rows: spread each over a cluster, for latency. Many rows: one CTA each where it fits, since clusters cost bandwidth.
+// Few rows: spread each over a cluster, for latency. Many rows: one CTA each where it fits, since clusters cost
+// bandwidth.
 template <RowKind kKind>
 cudaError_t LaunchRows(const RowArgs& args, int rows, cudaStream_t stream) {
   constexpr int kPerCta = kRowThreads * kVector;  // with one vector a thread
@@ -328,17 +330,16 @@ __global__ void __launch_bounds__(128, 9) rope_append_kernel(const RopeAppendArg
         words[i] = PackHalf(fminf(fmaxf(x[v][2 * i] * args.query_scale, -65504.f), 65504.f),
                             fminf(fmaxf(x[v][2 * i + 1] * args.query_scale, -65504.f), 65504.f));
       }
-      *reinterpret_cast<uint4*>(base + at[v]) =
-          make_uint4(words[0], words[1], words[2], words[3]);
+      *reinterpret_cast<uint4*>(base + at[v]) = make_uint4(words[0], words[1], words[2], words[3]);
     }
     return;
   }
   const int kv_head = (head - args.heads) % kv_heads;
   const int row_bytes = args.cache.fp8 ? dim : 2 * dim;
   const int slot = info.position & (kBlockTokens - 1);
-  uint8_t* const place =
-      args.cache.base + KvOffset(info.block, kv_head, args.layer, kv_heads, args.cache.layers, row_bytes) +
-      (is_value ? kBlockTokens * row_bytes : 0) + slot * row_bytes;
+  uint8_t* const place = args.cache.base +
+                         KvOffset(info.block, kv_head, args.layer, kv_heads, args.cache.layers, row_bytes) +
+                         (is_value ? kBlockTokens * row_bytes : 0) + slot * row_bytes;
 #pragma unroll
   for (int v = 0; v < 2; ++v) {
     const float(&y)[kVector] = x[v];
@@ -410,9 +411,10 @@ cudaError_t LaunchEmbed(const EmbedArgs& args, cudaStream_t stream) {
 }
 
 cudaError_t LaunchRmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
-  return LaunchRows<RowKind::kNorm>(RowArgs{args.residual, args.delta, args.width, args.delta_scales, args.weight,
-                                            args.source_rows, args.output, args.width, args.epsilon, args.write_residual},
-                                    args.rows, stream);
+  return LaunchRows<RowKind::kNorm>(
+      RowArgs{args.residual, args.delta, args.width, args.delta_scales, args.weight, args.source_rows, args.output,
+              args.width, args.epsilon, args.write_residual},
+      args.rows, stream);
 }
 
 cudaError_t LaunchSwiGlu(const SwiGluArgs& args, cudaStream_t stream) {

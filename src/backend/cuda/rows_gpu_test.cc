@@ -9,8 +9,7 @@ struct Output {
   Output(bool fp8, int64_t rows, int64_t width)
       : fp8(fp8), width(width), codes(rows * width), scales(rows), plain(rows * width) {}
   RowOutput Arguments() const {
-    return fp8 ? RowOutput{codes.get(), scales.get(), nullptr}
-               : RowOutput{nullptr, nullptr, plain.as<__nv_bfloat16>()};
+    return fp8 ? RowOutput{codes.get(), scales.get(), nullptr} : RowOutput{nullptr, nullptr, plain.as<__nv_bfloat16>()};
   }
   bool fp8;
   int64_t width;
@@ -19,8 +18,9 @@ struct Output {
   DeviceArray<uint16_t> plain;
 };
 
-// ‖out − reference‖ / ‖reference‖ of BF16. Of FP8: each element must be the reference rounded to E4M3, with a slack of 15 % of
-// half a step for the BF16 rounding before it (a value beside a boundary may go either way); infinite when one is not.
+// ‖out − reference‖ / ‖reference‖ of BF16. Of FP8: each element must be the reference rounded to E4M3, with a slack of
+// 15 % of half a step for the BF16 rounding before it (a value beside a boundary may go either way); infinite when one
+// is not.
 double ErrorOf(const Output& output, const std::vector<std::vector<double>>& reference) {
   RelativeError error;
   const std::vector<uint8_t> codes = output.codes.Download();
@@ -68,7 +68,8 @@ TEST_P(RowsTest, NormAddsScaledDeltaAndQuantizes) {
   Output output(fp8, rows, width);
   ASSERT_EQ(LaunchRmsNorm({.residual = device_residual.as<__nv_bfloat16>(),
                            .delta = device_delta.as<__nv_bfloat16>(),
-                           .delta_scales = {device_token.get(), channels.device.as<__half>(), ChannelScales::kUnit, device_bias.get()},
+                           .delta_scales = {device_token.get(), channels.device.as<__half>(), ChannelScales::kUnit,
+                                            device_bias.get()},
                            .weight = device_weight.get(),
                            .source_rows = nullptr,
                            .output = output.Arguments(),
@@ -87,7 +88,8 @@ TEST_P(RowsTest, NormAddsScaledDeltaAndQuantizes) {
       const int64_t at = int64_t{row} * width + k;
       const double x = Bf16ToFloat(residual[at]) + (Bf16ToFloat(delta[at]) * double{token[row]} * channel[k] + bias[k]);
       residual_error.Add(Bf16ToFloat(new_residual[at]), x);
-      reference[row][k] = Bf16ToFloat(new_residual[at]);  // checked by itself; the norm continues from the rounded value
+      reference[row][k] =
+          Bf16ToFloat(new_residual[at]);  // checked by itself; the norm continues from the rounded value
       sum += reference[row][k] * reference[row][k];
     }
     for (int k = 0; k < width; ++k) reference[row][k] *= weight[k] / std::sqrt(sum / width + 1e-5);
@@ -131,11 +133,9 @@ TEST_P(RowsTest, Quantize) {
   const auto input = random.Bf16(int64_t{rows} * width);
   const DeviceArray<uint16_t> device_input(input);
   Output output(fp8, rows, width);
-  ASSERT_EQ(LaunchQuantize({.input = device_input.as<__nv_bfloat16>(),
-                            .output = output.Arguments(),
-                            .rows = rows,
-                            .width = width},
-                           nullptr),
+  ASSERT_EQ(LaunchQuantize(
+                {.input = device_input.as<__nv_bfloat16>(), .output = output.Arguments(), .rows = rows, .width = width},
+                nullptr),
             cudaSuccess);
   std::vector<std::vector<double>> reference(rows, std::vector<double>(width));
   for (int row = 0; row < rows; ++row) {
@@ -190,9 +190,10 @@ TEST(RowsTest, EmbedGathersRows) {
   const DeviceArray<uint16_t> device_table(table);
   const DeviceArray<RowInfo> device_info(info);
   DeviceArray<uint16_t> residual(3 * kWidth);
-  ASSERT_EQ(LaunchEmbed({device_table.as<__nv_bfloat16>(), device_info.get(), residual.as<__nv_bfloat16>(), 3, kWidth, 100},
-                        nullptr),
-            cudaSuccess);
+  ASSERT_EQ(
+      LaunchEmbed({device_table.as<__nv_bfloat16>(), device_info.get(), residual.as<__nv_bfloat16>(), 3, kWidth, 100},
+                  nullptr),
+      cudaSuccess);
   const auto out = residual.Download();
   for (int row = 0; row < 3; ++row) {
     for (int k = 0; k < kWidth; ++k) ASSERT_EQ(out[row * kWidth + k], table[info[row].token * kWidth + k]);

@@ -1,7 +1,8 @@
 // Sampling and log-probabilities on the device: the rules of backend/sampler.h without sorting the vocabulary.
 //
-// Truncation finds a threshold by histograms: 2,048 equal bins of the distance from the best logit, then 2,048 within the
-// bin where the wanted count or mass is reached, and once more. Bins only decide who is kept; the draw walks ids in order.
+// Truncation finds a threshold by histograms: 2,048 equal bins of the distance from the best logit, then 2,048 within
+// the bin where the wanted count or mass is reached, and once more. Bins only decide who is kept; the draw walks ids in
+// order.
 #include "backend/cuda/device_math.cuh"
 #include "backend/cuda/kernels.h"
 #include "core/random.h"
@@ -133,8 +134,8 @@ __device__ __forceinline__ unsigned long long FixedWeight(float distance, float 
   return __float2ull_rn(Exp2(-distance * inverse_temperature * kLog2e) * 68719476736.f);
 }
 
-// Narrows `selector` down to the fewest best tokens whose measure reaches `target` (ties with the last stay). Only tokens
-// that `measure` gives more than 0 take part.
+// Narrows `selector` down to the fewest best tokens whose measure reaches `target` (ties with the last stay). Only
+// tokens that `measure` gives more than 0 take part.
 template <typename Measure>
 __device__ void Select(const float* logits, int vocabulary, float best, float range, unsigned long long target,
                        Selector& selector, Shared& shared, Measure measure) {
@@ -249,7 +250,8 @@ __device__ void ApplyChanges(float* logits, LogitChange* changes, int count) {
   __syncthreads();
 }
 
-__device__ int Draw(const float* logits, int vocabulary, const SampleRow& row, const Extremes& extremes, Shared& shared) {
+__device__ int Draw(const float* logits, int vocabulary, const SampleRow& row, const Extremes& extremes,
+                    Shared& shared) {
   const float best = extremes.largest;
   const float range = best - extremes.smallest;
   const float inverse_temperature = row.inverse_temperature;
@@ -285,8 +287,8 @@ __device__ int Draw(const float* logits, int vocabulary, const SampleRow& row, c
   for (int i = begin; i < end; ++i) sum += weight_of(i);
   const unsigned long long through = ScanThreads(sum, total, shared);
   const unsigned long long before = through - sum;
-  const unsigned long long draw = static_cast<unsigned long long>(KeyedUniform(row.seed, row.choice, row.position) *
-                                                                  static_cast<double>(total));
+  const unsigned long long draw =
+      static_cast<unsigned long long>(KeyedUniform(row.seed, row.choice, row.position) * static_cast<double>(total));
   if (before <= draw && through > draw) {
     unsigned long long reached = before;
     for (int i = begin; i < end; ++i) {

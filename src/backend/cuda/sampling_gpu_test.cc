@@ -39,8 +39,9 @@ Sampled SampleBoth(const std::vector<SamplingParams>& params, std::span<const To
   const DeviceArray<SampleRow> samples(plan.samples);
   DeviceArray<LogitChange> changes(plan.changes);
   DeviceArray<SampleResult> results(rows);
-  EXPECT_EQ(LaunchSample({device_logits.get(), samples.get(), changes.get(), results.get(), rows, kVocabulary}, nullptr),
-            cudaSuccess);
+  EXPECT_EQ(
+      LaunchSample({device_logits.get(), samples.get(), changes.get(), results.get(), rows, kVocabulary}, nullptr),
+      cudaSuccess);
   Sampled sampled;
   sampled.device = results.Download();
   SamplerScratch scratch;
@@ -168,7 +169,8 @@ TEST(SamplingTest, SaysWhenLogitsAreNotFinite) {
   DeviceArray<float> device_logits(logits);
   const DeviceArray<SampleRow> samples(rows);
   DeviceArray<SampleResult> results(2);
-  ASSERT_EQ(LaunchSample({device_logits.get(), samples.get(), nullptr, results.get(), 2, kVocabulary}, nullptr), cudaSuccess);
+  ASSERT_EQ(LaunchSample({device_logits.get(), samples.get(), nullptr, results.get(), 2, kVocabulary}, nullptr),
+            cudaSuccess);
   const auto out = results.Download();
   EXPECT_EQ(out[0].finite, 1);
   EXPECT_EQ(out[1].finite, 0);

@@ -1,10 +1,10 @@
 // FP8 products for few rows (decode): output[m][n] = input[m][k] × weight[n][k]ᵀ, bound by reading the weights once.
 //
-// 128 CTAs in clusters of one or two. A cluster owns a group of weight rows, its CTAs share out k, and their partial sums meet
-// through distributed shared memory in a fixed order: no partial wave, no fix-up, the same bits every time. Weights are the
-// A operand (64 rows an instruction), so that few tokens waste nothing. About 200 KB of tiles are in flight on each SM, and the
-// first ones are asked for before the predecessor has ended: weights do not depend on it. Each stage's sums are added to FP32
-// registers, since the tensor core's own FP8 accumulation is short.
+// 128 CTAs in clusters of one or two. A cluster owns a group of weight rows, its CTAs share out k, and their partial
+// sums meet through distributed shared memory in a fixed order: no partial wave, no fix-up, the same bits every time.
+// Weights are the A operand (64 rows an instruction), so that few tokens waste nothing. About 200 KB of tiles are in
+// flight on each SM, and the first ones are asked for before the predecessor has ended: weights do not depend on it.
+// Each stage's sums are added to FP32 registers, since the tensor core's own FP8 accumulation is short.
 #include <cuda.h>
 
 #include "backend/cuda/device_math.cuh"
@@ -15,9 +15,9 @@ namespace baton::cuda {
 namespace {
 
 constexpr int kCtas = 128;
-constexpr int kConsumers = 256;            // two warpgroups
-constexpr int kTileK = 128;                // bytes of k in a tile row
-constexpr int kWeightRing = 160 * 1024;    // bytes
+constexpr int kConsumers = 256;          // two warpgroups
+constexpr int kTileK = 128;              // bytes of k in a tile row
+constexpr int kWeightRing = 160 * 1024;  // bytes
 constexpr int kMostStages = 16;
 template <int kTokens>
 constexpr int kInputRing = kTokens == 32 ? 40 * 1024 : 20 * 1024;
@@ -27,7 +27,8 @@ constexpr int kSharedBytes = kWeightRing + kInputRing<kTokens> + 8192 + 32 * kMo
 
 __device__ __forceinline__ void TensorLoad(uint32_t shared, const CUtensorMap& map, int k, int row, uint32_t barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(shared),
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
+          shared),
       "l"(&map), "r"(k), "r"(row), "r"(barrier)
       : "memory");
 }
@@ -61,7 +62,8 @@ __global__ void __launch_bounds__(kConsumers + 32, 1)
     small_gemm_kernel(const Product product, const __grid_constant__ CUtensorMap weight_map,
                       const __grid_constant__ CUtensorMap input_map) {
   extern __shared__ uint8_t unaligned[];
-  uint8_t* const shared = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(unaligned) + 1023) & ~uintptr_t{1023});
+  uint8_t* const shared =
+      reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(unaligned) + 1023) & ~uintptr_t{1023});
   const uint32_t weights = SharedAddress(shared);
   const uint32_t inputs = weights + kWeightRing;
   const uint32_t weight_full = inputs + kInputRing<kTokens> + 8192;
@@ -75,7 +77,8 @@ __global__ void __launch_bounds__(kConsumers + 32, 1)
   const int weight_stage = kDepth * rows * kTileK;
   constexpr int kInputStage = kDepth * kTokens * kTileK;
   const int weight_stages = min(kMostStages, kWeightRing / weight_stage);
-  constexpr int kInputStages = kInputRing<kTokens> / kInputStage < kMostStages ? kInputRing<kTokens> / kInputStage : kMostStages;
+  constexpr int kInputStages =
+      kInputRing<kTokens> / kInputStage < kMostStages ? kInputRing<kTokens> / kInputStage : kMostStages;
   const int rank = kCluster > 1 ? blockIdx.x % kCluster : 0;
   const int cluster = blockIdx.x / kCluster;
   constexpr int kClusters = kCtas / kCluster;
@@ -217,7 +220,8 @@ __global__ void __launch_bounds__(kConsumers + 32, 1)
       float4 total = make_float4(0.f, 0.f, 0.f, 0.f);
 #pragma unroll
       for (int source = 0; source < kCluster; ++source) {  // in order, whoever adds
-        float4 v = make_float4(sums[block][4 * j], sums[block][4 * j + 1], sums[block][4 * j + 2], sums[block][4 * j + 3]);
+        float4 v =
+            make_float4(sums[block][4 * j], sums[block][4 * j + 1], sums[block][4 * j + 2], sums[block][4 * j + 3]);
         if (source != rank) {
           v = *reinterpret_cast<const float4*>(shared + ((source * kSlots + q / kCluster) * 256 + tid) * 16);
         }
@@ -245,7 +249,8 @@ using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*
 Encode FindEncode() {
   void* function = nullptr;
   cudaDriverEntryPointQueryResult result;
-  if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result) != cudaSuccess) {
+  if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result) !=
+      cudaSuccess) {
     return nullptr;
   }
   return reinterpret_cast<Encode>(function);
@@ -259,8 +264,8 @@ cudaError_t MakeMap(const void* data, int64_t rows, int64_t k, int box_rows, CUt
   const cuuint64_t strides[1] = {static_cast<cuuint64_t>(k)};
   const cuuint32_t box[2] = {kTileK, static_cast<cuuint32_t>(box_rows)};
   const cuuint32_t steps[2] = {1, 1};
-  const CUresult result = encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, const_cast<void*>(data), extents, strides, box, steps,
-                                 CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+  const CUresult result = encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, const_cast<void*>(data), extents, strides, box,
+                                 steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
@@ -286,12 +291,10 @@ cudaError_t Launch(const Product& product, const CUtensorMap& weight, const CUte
   static const cudaError_t prepared =
       cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes<kTokens>);
   if (prepared != cudaSuccess) return prepared;
-  return LaunchDependent(kKernel,
-                         {.grid = dim3(kCtas),
-                          .block = dim3(kConsumers + 32),
-                          .shared_bytes = kSharedBytes<kTokens>,
-                          .cluster = kCluster},
-                         stream, product, weight, input);
+  return LaunchDependent(
+      kKernel,
+      {.grid = dim3(kCtas), .block = dim3(kConsumers + 32), .shared_bytes = kSharedBytes<kTokens>, .cluster = kCluster},
+      stream, product, weight, input);
 }
 
 template <int kTokens>

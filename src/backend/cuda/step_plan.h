@@ -1,7 +1,7 @@
 // One step of a batch as the tables that the device kernels read. Pure: values in, values out.
 //
-// Rows are reordered: items of one token first (they go to decode attention), then the others (prefill attention, cut into
-// tiles of 128 queries and grouped so that each group's keys fit into the scratch).
+// Rows are reordered: items of one token first (they go to decode attention), then the others (prefill attention, cut
+// into tiles of 128 queries and grouped so that each group's keys fit into the scratch).
 //
 // Threading: pure. Errors: none; the engine has checked the batch (engine/check_batch.h).
 #pragma once

@@ -33,8 +33,7 @@ absl::StatusOr<StepTables> StepTables::Create(const Sizes& sizes) {
   tables.rows_ = tables.Reserve(tokens * static_cast<int64_t>(sizeof(RowInfo)));
   tables.block_table_ = tables.Reserve(sequences * sizes.max_blocks * 4);
   tables.gather_tiles_ = tables.Reserve(sequences * sizes.max_blocks * static_cast<int64_t>(sizeof(GatherTile)));
-  tables.query_tiles_ =
-      tables.Reserve((tokens / kQueryTile + sequences + 1) * static_cast<int64_t>(sizeof(QueryTile)));
+  tables.query_tiles_ = tables.Reserve((tokens / kQueryTile + sequences + 1) * static_cast<int64_t>(sizeof(QueryTile)));
   tables.score_rows_ = tables.Reserve(sizes.max_score_rows * 4);
   tables.score_samples_ = tables.Reserve(sizes.max_score_rows * static_cast<int64_t>(sizeof(SampleRow)));
   BATON_ASSIGN_OR_RETURN(tables.host_, CudaMemory::Allocate(CudaMemory::Kind::kPinned, tables.used_, "step tables"));

@@ -1,7 +1,8 @@
 // A StepPlan's tables on the device, at addresses that stay: a CUDA graph keeps reading the same ones.
 //
-// Threading: one thread; Upload may only be called when the previous step has ended. Ownership: holds all of its memory.
-// Errors: ResourceExhausted. Limits: a step with more logit changes than ever before moves the tables; see `generation`.
+// Threading: one thread; Upload may only be called when the previous step has ended. Ownership: holds all of its
+// memory. Errors: ResourceExhausted. Limits: a step with more logit changes than ever before moves the tables; see
+// `generation`.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@ class StepTables {
   struct Sizes {
     int32_t max_batch_tokens = 0;
     int32_t max_sequences = 0;
-    int32_t max_blocks = 0;     // of one sequence
+    int32_t max_blocks = 0;      // of one sequence
     int32_t max_score_rows = 0;  // prompt log-probabilities computed at once
   };
   static absl::StatusOr<StepTables> Create(const Sizes& sizes);

@@ -96,8 +96,8 @@ absl::Status UploadAsBf16(const TensorView& weight, __nv_bfloat16* to, Uploader&
   const bool fp32 = weight.dtype == DType::kF32;
   const int64_t count = weight.rows() * weight.columns();
   const int64_t element = fp32 ? 4 : 2;
-  BATON_ASSIGN_OR_RETURN(CudaMemory staging, CudaMemory::Allocate(Kind::kDevice, std::min(count, kPiece) * element,
-                                                                  "converting weights"));
+  BATON_ASSIGN_OR_RETURN(CudaMemory staging,
+                         CudaMemory::Allocate(Kind::kDevice, std::min(count, kPiece) * element, "converting weights"));
   for (int64_t at = 0; at < count; at += kPiece) {
     const int64_t n = std::min(kPiece, count - at);
     BATON_RETURN_IF_ERROR(uploader.Copy(staging.data(), weight.data + at * element, n * element));
@@ -114,8 +114,8 @@ absl::Status AppendChannelScales(const LinearSource& source, std::vector<float>&
   }
   const int64_t count = source.scale.bytes / TraitsOf(source.scale.dtype).block_bytes;
   if (count != 1 && count != rows) {
-    return InvalidArgument("expected FP8 weight scales for the tensor or for each of its ", rows, " rows, found ", count,
-                           "; scales for blocks are not supported");
+    return InvalidArgument("expected FP8 weight scales for the tensor or for each of its ", rows, " rows, found ",
+                           count, "; scales for blocks are not supported");
   }
   std::vector<float> values;
   BATON_RETURN_IF_ERROR(AppendFloats(source.scale, count, values));

@@ -1,7 +1,7 @@
 // Weights on the device, as the backend's operations take them.
 //
-// Threading: one thread. Ownership: a weight frees its memory. Errors: Unimplemented for a type without a kernel, with its
-// name; InvalidArgument for shapes that do not fit together; ResourceExhausted.
+// Threading: one thread. Ownership: a weight frees its memory. Errors: Unimplemented for a type without a kernel, with
+// its name; InvalidArgument for shapes that do not fit together; ResourceExhausted.
 #pragma once
 
 #include <memory>
