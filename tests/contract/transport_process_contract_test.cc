@@ -139,7 +139,8 @@ TEST_P(CrossProcessContractTest, AFrozenWriterResumesAndWritesOnlyItsOwnRanges) 
   std::atomic_ref(memory_.data()[0]).store(kEnough);
   ASSERT_TRUE(writer.WaitForByte());
   EXPECT_TRUE(WIFEXITED(writer.Reap()));
-  EXPECT_EQ(FirstChange(1, kEnd), kBegin);
+  // It may have stopped in the middle of a round, and ends after that round: the first change is then later than kBegin.
+  EXPECT_GE(FirstChange(1, kEnd), kBegin);
   EXPECT_EQ(FirstChange(kEnd, kBytes), kBytes);
 }
 
