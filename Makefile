@@ -3,13 +3,11 @@ export CC := clang-19
 export CXX := clang++-19
 export BATON_BUILD := $(CURDIR)/build
 export BATON_MODEL := $(CURDIR)/models/SmolLM2-135M-Instruct.Q4_1.gguf
-export UBSAN_OPTIONS := print_stacktrace=1
-export TSAN_OPTIONS := halt_on_error=1 second_deadlock_stack=1 suppressions=$(CURDIR)/tests/tsan.supp
 PYTHON := .venv/bin/python
 .DEFAULT_GOAL := all
 
 .PHONY: gpu-test gpu-bench package
-.PHONY: all help setup venv model build demo test test-unit test-python test-tools asan tsan fuzz bench bench-cpu format lint clean
+.PHONY: all help setup venv model build demo test test-unit test-python test-tools asan tsan fuzz bench format lint clean
 
 help:  ## list the doors
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

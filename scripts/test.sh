@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests and prints the counts: `test.sh`, `test.sh unit`, `test.sh python`.
+# Runs the tests and prints the counts: `test.sh` for all of them, or `test.sh unit`, `python` or `sanitizers`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-all}
@@ -50,7 +50,26 @@ python() {
   rm -f "$log"
 }
 
-if [ "$what" != python ]; then echo "C++ tests"; unit; fi
-if [ "$what" != unit ]; then echo "Python tests"; python; fi
+# The C++ tests again under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer; a program counts as one.
+sanitizers() {
+  local log; log=$(mktemp)
+  for sanitizer in address thread; do
+    scripts/sanitize.sh "$sanitizer" >"$log" 2>&1
+    local n bad
+    n=$(grep -c ' Passed ' "$log")
+    bad=$(grep -cE '\*\*\*(Failed|Timeout|Exception)' "$log")
+    [ "$n" -gt 0 ] || bad=$((bad + 1))  # it did not even build
+    if [ "$bad" -gt 0 ]; then tail -n 60 "$log"; fi
+    printf '  %-32s %5s programs passed, %s failed\n' "$sanitizer sanitizer" "$n" "$bad"
+    count "$n" "$bad"
+  done
+  rm -f "$log"
+}
+
+case "$what" in
+  all) echo "C++ tests"; unit; echo "Python tests"; python; echo "C++ tests under sanitizers"; sanitizers ;;
+  unit | python | sanitizers) "$what" ;;
+  *) echo "usage: test.sh [unit | python | sanitizers]" >&2; exit 2 ;;
+esac
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
