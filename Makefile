@@ -1,6 +1,9 @@
 # The doors to everything. `make` builds; `make help` lists the rest. Set-up is skipped where nothing is missing.
 export CC := clang-19
 export CXX := clang++-19
+# The same sources in another folder are found in the compiler's cache too.
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
 export BATON_BUILD := $(CURDIR)/build
 export BATON_MODEL := $(CURDIR)/models/SmolLM2-135M-Instruct.Q4_1.gguf
 PYTHON := .venv/bin/python
