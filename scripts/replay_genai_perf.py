@@ -1,4 +1,4 @@
-"""Sends what `genai-perf profile --endpoint-type chat --streaming` sends, byte for byte in shape, and checks the answers.
+"""Sends what `genai-perf profile --endpoint-type chat --streaming` sends, written from its published recipe, and checks the answers.
 
     replay_genai_perf.py URL MODEL [--concurrency 2] [--requests 8] [--output-tokens 16]
 
