@@ -387,25 +387,22 @@ void DecodeHandoff::OnQuiesced(Incoming& incoming, const proto::Quiesced& quiesc
 void DecodeHandoff::Recompute(Incoming& incoming, bool peer_may_write, const absl::Status& why) {
   const SequenceId sequence = incoming.sequence;
   const bool requested = incoming.state != State::kWaitingForHeadRoom;
+  const ReservedBlocks disposition = peer_may_write ? ReservedBlocks::kFence : ReservedBlocks::kFree;
+  const auto keep_fenced = [&](absl::StatusOr<std::vector<BlockId>> fenced) {
+    if (fenced.ok()) Fence(incoming.prefill, incoming.incarnation, *std::move(fenced));
+  };
   if (incoming.state == State::kEnding || absl::IsInvalidArgument(why)) {
-    if (incoming.reserved) {
-      auto fenced = scheduler_.AbandonRemote(sequence, peer_may_write ? ReservedBlocks::kFence : ReservedBlocks::kFree);
-      if (fenced.ok()) Fence(incoming.prefill, incoming.incarnation, *std::move(fenced));
-    }
+    if (incoming.reserved) keep_fenced(scheduler_.AbandonRemote(sequence, disposition));
     if (incoming.state != State::kEnding) streams_.Report(sequence, {.finish = FinishReason::kError, .status = why});
     return Erase(sequence);
   }
   if (requested) stats_.recomputed += 1;
   LogInfo("request ", incoming.request.id, ": prefilling here instead: ", Message(why));
   if (incoming.reserved && !incoming.first_token) {
-    auto fenced = scheduler_.RecomputeRemote(sequence, peer_may_write ? ReservedBlocks::kFence : ReservedBlocks::kFree);
-    if (fenced.ok()) Fence(incoming.prefill, incoming.incarnation, *std::move(fenced));
+    keep_fenced(scheduler_.RecomputeRemote(sequence, disposition));
     return Erase(sequence);
   }
-  if (incoming.reserved) {
-    auto fenced = scheduler_.AbandonRemote(sequence, peer_may_write ? ReservedBlocks::kFence : ReservedBlocks::kFree);
-    if (fenced.ok()) Fence(incoming.prefill, incoming.incarnation, *std::move(fenced));
-  }
+  if (incoming.reserved) keep_fenced(scheduler_.AbandonRemote(sequence, disposition));
   Request request = std::move(incoming.request);
   if (incoming.first_token) request.generated.push_back(incoming.first_token->token);
   request.sampling.prompt_logprobs = request.sampling.prompt_logprobs && !incoming.first_token;
