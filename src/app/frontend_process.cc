@@ -63,7 +63,9 @@ absl::Status Serve(const FrontendProcessFlags& flags) {
   MetricRegistry registry;
   Router router(*network, registry,
                 {.model_name = flags.frontend.served_model_name.empty() ? text.name : flags.frontend.served_model_name,
-                 .max_local_prefill_tokens = flags.frontend.max_local_prefill});
+                 .max_local_prefill_tokens = flags.frontend.max_local_prefill,
+                 .targets = flags.engine.targets,
+                 .hash_secret = DeploymentSecret()});
   FrontendOptions options = OptionsFor(flags.frontend, text, flags.engine.model, router);
   BATON_ASSIGN_OR_RETURN(auto frontend,
                          Frontend::Start(std::move(options), router, tokenizer, std::move(formatter), registry));

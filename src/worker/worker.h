@@ -39,8 +39,10 @@ struct WorkerOptions {
   SchedulerOptions scheduler;
   double prefill_tokens_per_second = 0;  // measured at start; 0: not
   double min_path_gbps = 0;
-  int32_t max_waiting = 4096;  // sequences
-  bool abort_on_leak = false;  // tests: end the process when blocks do not add up
+  int32_t max_waiting = 4096;            // sequences
+  bool abort_on_leak = false;            // tests: end the process when blocks do not add up
+  int32_t cache_event_capacity = 65536;  // changes of the prefix cache that wait for a step's end
+  int32_t lose_cache_changes_every = 0;  // tests: so many-th message of changes is not sent
   std::function<void(const proto::WorkerLost&)> report_lost;
 };
 
@@ -56,6 +58,8 @@ class Worker {
   // After Run: stops listening and connecting. The network may go then, and after it the worker, whom callbacks use.
   void Disconnect();
   void OnMembers(const proto::Members& members);
+  // Names of the blocks that the prefix cache has, sorted. Waits for the step loop: while Run runs, from other threads.
+  std::vector<BlockHash> PublishedBlocks();
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -80,6 +84,9 @@ class Worker {
   void NoteScheduled(const StepPlan& plan);
   void Deliver(SequenceEvent event, const absl::Status& failure);
   void WhenIdle();
+  void OnHello(const std::shared_ptr<Session>& session);
+  void PublishCacheChanges();
+  void SendCacheSnapshot(const std::vector<std::shared_ptr<Session>>& sessions);
   void ReportStatus(bool force);
   proto::WorkerStatus Status() const;
 
@@ -99,6 +106,8 @@ class Worker {
   StepRates rates_;
   uint64_t next_sequence_ = 0;
   uint64_t steps_ = 0;
+  uint64_t cache_messages_ = 0;  // of changes
+  uint64_t cache_sequence_ = 0;  // number of the last change that was sent
   std::string integrity_error_;
   bool checked_when_idle_ = false;
   std::string last_status_;

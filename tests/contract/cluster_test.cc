@@ -32,6 +32,10 @@ struct ClusterOptions {
   int32_t chunk = 64;
   bool prefix_caching = true;
   double throttle_gbps = 0;
+  // Most tests are about hand-overs: prompts above a block are not prefilled where they decode. -1: the dial.
+  int64_t max_local_prefill_tokens = 16;
+  int32_t cache_event_capacity = 65536;
+  int32_t lose_cache_changes_every = 0;
 };
 
 std::unique_ptr<Transport> MakeTransport(double throttle_gbps) {
@@ -50,6 +54,7 @@ class Cluster {
     network_ = *Network::Create();
     RouterOptions router_options{.model_name = "sim"};
     router_options.wait_for_worker_ms = 3000;
+    router_options.max_local_prefill_tokens = options.max_local_prefill_tokens;
     router_ = std::make_unique<Router>(*network_, metrics_, router_options);
     for (size_t i = 0; i < options.workers.size(); ++i) {
       nodes_.push_back(std::make_unique<Node>());
@@ -90,6 +95,8 @@ class Cluster {
                                 .prefix_caching = options_.prefix_caching,
                                 .eos = {1}};
     worker_options.abort_on_leak = true;
+    worker_options.cache_event_capacity = options_.cache_event_capacity;
+    worker_options.lose_cache_changes_every = options_.lose_cache_changes_every;
     node.worker = *Worker::Create(*node.network, *node.engine, *node.transport, worker_options);
     node.thread = std::thread([&node] { EXPECT_TRUE(node.worker->Run().ok()); });
     node.alive = true;
@@ -158,6 +165,25 @@ class Cluster {
       ADD_FAILURE() << worker.process << ": " << worker.status.ShortDebugString();
   }
 
+  // The router's index of each worker is what that worker's pool has.
+  void ExpectExactIndex() {
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      std::vector<BlockHash> pool, index;
+      for (int attempt = 0; attempt < 300; ++attempt) {  // changes travel
+        pool = nodes_[i]->worker->PublishedBlocks();
+        index = router_->IndexedBlocks({i + 1});
+        if (index == pool) break;
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+      EXPECT_EQ(index, pool) << "worker " << i;
+      EXPECT_FALSE(pool.empty()) << "worker " << i;
+    }
+    for (const WorkerSnapshot& worker : router_->Workers()) {
+      EXPECT_EQ(worker.index.state, KvIndex::State::kExact);
+      EXPECT_EQ(worker.index.dispatched, 0);
+    }
+  }
+
   Router& router() { return *router_; }
 
  private:
@@ -216,6 +242,11 @@ class Collector {
   bool WaitAll(int seconds = 30) {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, std::chrono::seconds(seconds), [&] { return finished_ == answers_.size(); });
+  }
+  // Until so many have finished.
+  bool WaitFinished(size_t count) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::seconds(30), [&] { return finished_ >= count; });
   }
   bool WaitTokens(size_t index, size_t count) {
     std::unique_lock lock(mutex_);
@@ -415,6 +446,102 @@ TEST(ClusterTest, ARestartedDecodeWorkerServesWhatWaited) {
   ASSERT_TRUE(collector.WaitAll());
   ExpectSame(collector.answers());
   cluster.ExpectNothingLeft();
+}
+
+TEST(ClusterTest, TheRoutersIndexIsWhatThePoolsHave) {
+  // Pools are small: blocks are evicted all the time.
+  Cluster cluster({.workers = {{proto::PREFILL, 60}, {proto::DECODE, 60}, {proto::HYBRID, 60}}});
+  for (int round = 0; round < 3; ++round) ExpectSame(RunAll(cluster, Workload(), false));
+  cluster.ExpectExactIndex();
+  for (const WorkerSnapshot& worker : cluster.router().Workers()) EXPECT_EQ(worker.index.gaps, 0u);
+  cluster.router().ResetPrefixCaches();
+  for (int i = 0; i < 300 && cluster.router().IndexedBlocks({1}).size() > 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_TRUE(cluster.router().IndexedBlocks({1}).empty());
+}
+
+TEST(ClusterTest, LostChangesLeadToASnapshotAndAnExactIndex) {
+  Cluster cluster({.workers = {{proto::PREFILL, 60}, {proto::DECODE, 60}}, .lose_cache_changes_every = 3});
+  for (int round = 0; round < 3; ++round) ExpectSame(RunAll(cluster, Workload(), false));
+  cluster.ExpectExactIndex();
+  uint64_t gaps = 0, snapshots = 0;
+  for (const WorkerSnapshot& worker : cluster.router().Workers()) {
+    gaps += worker.index.gaps;
+    snapshots += worker.index.snapshots;
+  }
+  EXPECT_GT(gaps, 5u);
+  EXPECT_GT(snapshots, 5u);
+}
+
+TEST(ClusterTest, ALogThatOverflowsLeadsToASnapshot) {
+  Cluster cluster({.workers = {{proto::HYBRID, 60}}, .chunk = 128, .cache_event_capacity = 4});
+  for (int round = 0; round < 3; ++round) ExpectSame(RunAll(cluster, Workload(), false));
+  cluster.ExpectExactIndex();
+  EXPECT_GT(cluster.router().Workers()[0].index.snapshots, 5u);
+}
+
+// 50 prefixes of 2,000 tokens, four workers, four requests in flight.
+TEST(ClusterTest, SharedPrefixesAreFound) {
+  Cluster cluster(
+      {.workers = {{proto::HYBRID, 8000}, {proto::HYBRID, 8000}, {proto::HYBRID, 8000}, {proto::HYBRID, 8000}},
+       .profile = {.step_us = 200, .prefill_us_per_token = 5},
+       .chunk = 128,
+       .max_local_prefill_tokens = -1});
+  constexpr int kPrefixes = 50, kPrefixTokens = 2000, kRequests = 400, kInFlight = 4;
+  std::vector<int> seen(kPrefixes, 0);
+  int64_t possible = 0;
+  Collector collector(kRequests);
+  for (int i = 0; i < kRequests; ++i) {
+    const int prefix = static_cast<int>(KeyedBits(3, 0, i) % kPrefixes);
+    Request request{.id = "reuse-" + std::to_string(i)};
+    for (int t = 0; t < kPrefixTokens; ++t) {
+      request.prompt.push_back(static_cast<TokenId>(2 + KeyedBits(500 + prefix, 0, t) % 30000));
+    }
+    for (int t = 0; t < 40; ++t) request.prompt.push_back(static_cast<TokenId>(2 + KeyedBits(9000 + i, 0, t) % 30000));
+    request.sampling.max_tokens = 4;
+    if (seen[prefix]++ > 0) possible += kPrefixTokens / 16 * 16;
+    if (i >= kInFlight) collector.WaitFinished(static_cast<size_t>(i - kInFlight + 1));
+    cluster.router().Generate(request, collector.Sink(static_cast<size_t>(i)));
+  }
+  ASSERT_TRUE(collector.WaitAll(60));
+  int64_t found = 0;
+  for (const Answer& answer : collector.answers()) found += answer.waterfall.cached_tokens;
+  EXPECT_GE(static_cast<double>(found), 0.98 * static_cast<double>(possible)) << found << " of " << possible;
+  cluster.ExpectExactIndex();
+}
+
+// How many of the others had their first token before this one.
+int Overtaken(const std::vector<Answer>& answers, size_t index) {
+  return static_cast<int>(std::ranges::count_if(
+      answers, [&](const Answer& other) { return other.first_token < answers[index].first_token; }));
+}
+
+// The last two of twelve prompts that come at once: one of another user, one of higher priority.
+std::vector<Answer> RunQueue(const std::vector<WorkerConfig>& workers) {
+  Cluster cluster({.workers = workers, .profile = {.prefill_us_per_token = 300}});
+  std::vector<Request> requests;
+  for (int i = 0; i < 12; ++i) {
+    requests.push_back(MakeRequest(3 * i + 1, 100, 2));  // 30 ms each, nothing shared
+    requests.back().user = i == 10 ? "few" : "many";
+    requests.back().priority = i == 11 ? -1 : 0;
+  }
+  Collector collector(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) cluster.router().Generate(requests[i], collector.Sink(i));
+  EXPECT_TRUE(collector.WaitAll());
+  return collector.answers();
+}
+
+TEST(ClusterTest, PrioritiesAndTurnsHoldOnPrefillWorkers) {
+  const std::vector<Answer> answers = RunQueue({{proto::PREFILL}, {proto::DECODE}});
+  EXPECT_LE(Overtaken(answers, 11), 4);  // what had begun before it came
+  EXPECT_LE(Overtaken(answers, 10), 6);
+}
+
+TEST(ClusterTest, PrioritiesAndTurnsHoldForTheDecodeWorkersRoom) {
+  const std::vector<Answer> answers = RunQueue({{proto::PREFILL}, {proto::DECODE, 16}});  // room for two prompts
+  EXPECT_LE(Overtaken(answers, 11), 4);
+  EXPECT_LE(Overtaken(answers, 10), 6);
 }
 
 TEST(ClusterTest, NobodyToDecodeIsAnErrorWithAReason) {
