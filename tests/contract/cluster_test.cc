@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <filesystem>
 #include <future>
@@ -25,6 +26,30 @@ struct WorkerConfig {
   int32_t num_blocks = 512;
 };
 
+// Stops in the middle of a step while it is told to.
+class FreezableEngine : public Engine, private LayerGroupSink {
+ public:
+  FreezableEngine(std::unique_ptr<Engine> inner, const std::atomic<bool>& frozen)
+      : inner_(std::move(inner)), frozen_(frozen) {}
+  const EngineInfo& info() const override { return inner_->info(); }
+  KvMemory kv_memory() override { return inner_->kv_memory(); }
+  absl::StatusOr<StepOutput> Run(const Batch& batch, LayerGroupSink* sink) override {
+    sink_ = sink;
+    return inner_->Run(batch, this);
+  }
+  absl::Status CopyBlock(BlockId from, BlockId to) override { return inner_->CopyBlock(from, to); }
+
+ private:
+  void OnLayersDone(const Batch& batch, int32_t begin, int32_t end, void* event) override {
+    while (frozen_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    sink_->OnLayersDone(batch, begin, end, event);
+  }
+
+  const std::unique_ptr<Engine> inner_;
+  const std::atomic<bool>& frozen_;
+  LayerGroupSink* sink_ = nullptr;
+};
+
 struct ClusterOptions {
   std::vector<WorkerConfig> workers;
   SimProfile profile;
@@ -32,6 +57,7 @@ struct ClusterOptions {
   int32_t chunk = 64;
   bool prefix_caching = true;
   double throttle_gbps = 0;
+  int64_t wedged_after_ms = 5000;
 };
 
 std::unique_ptr<Transport> MakeTransport(double throttle_gbps) {
@@ -47,8 +73,9 @@ class Cluster {
     std::string folder = std::filesystem::temp_directory_path() / "baton-cluster-XXXXXX";
     EXPECT_NE(mkdtemp(folder.data()), nullptr);
     folder_ = folder;
-    network_ = *Network::Create();
+    network_ = *Network::Create(Beats());
     RouterOptions router_options{.model_name = "sim"};
+    router_options.report_lost = [this](const proto::WorkerLost& lost) { lost_.push_back(lost.worker()); };
     router_options.wait_for_worker_ms = 3000;
     router_ = std::make_unique<Router>(*network_, metrics_, router_options);
     for (size_t i = 0; i < options.workers.size(); ++i) {
@@ -71,12 +98,13 @@ class Cluster {
     Node& node = *nodes_[index];
     const WorkerConfig& config = options_.workers[index];
     node.incarnation += 1;
-    node.network = *Network::Create();
-    node.engine = *CreateSimEngine({.profile = options_.profile,
+    node.network = *Network::Create(Beats());
+    auto engine = *CreateSimEngine({.profile = options_.profile,
                                     .num_blocks = config.num_blocks,
                                     .block_size = options_.block_size,
                                     .max_batch_tokens = 256,
                                     .max_sequences = 32});
+    node.engine = std::make_unique<FreezableEngine>(std::move(engine), node.frozen);
     node.transport = MakeTransport(options_.throttle_gbps);
     WorkerOptions worker_options{.id = {index + 1},
                                  .incarnation = node.incarnation,
@@ -90,16 +118,47 @@ class Cluster {
                                 .prefix_caching = options_.prefix_caching,
                                 .eos = {1}};
     worker_options.abort_on_leak = true;
+    worker_options.watchdog.wedged_after_ms = options_.wedged_after_ms;
+    worker_options.on_stuck = [this, index](const std::string&) { stuck_ = index; };
+    worker_options.report_lost = [&node](const proto::WorkerLost& lost) { node.lost.push_back(lost.worker()); };
     node.worker = *Worker::Create(*node.network, *node.engine, *node.transport, worker_options);
     node.thread = std::thread([&node] { EXPECT_TRUE(node.worker->Run().ok()); });
     node.alive = true;
   }
 
+  // Its step loop hangs; with `all`, its network thread does too, as that of a process that was stopped.
+  void Freeze(size_t index, bool all = true) {
+    Node& node = *nodes_[index];
+    node.frozen = true;
+    if (!all) return;
+    node.network->Post([&node] {
+      while (node.frozen) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    });
+  }
+  void Thaw(size_t index) { nodes_[index]->frozen = false; }
+  // What the kernel would say of a process that is silent.
+  void set_process_state(ProcessState state) { process_state_ = state; }
+  WorkerSnapshot Snapshot(size_t index) { return router_->Workers()[index]; }
+  bool WaitState(size_t index, const std::string& state) {
+    for (int i = 0; i < 1000; ++i) {
+      if (Snapshot(index).state == state) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    ADD_FAILURE() << "worker " << index << " is " << Snapshot(index).state << ", not " << state;
+    return false;
+  }
+  // Who was reported as lost by the router, and by worker `index`. After the network's threads have ended or said so.
+  std::vector<uint64_t> lost() const { return lost_; }
+  std::vector<uint64_t> lost(size_t index) const { return nodes_[index]->lost; }
+  size_t stuck() const { return stuck_; }
+
   // As the supervisor would see a death: everything of it is gone, and everybody is told.
-  void StopWorker(size_t index) {
+  void StopWorker(size_t index, bool self_inflicted = false) {
     Node& node = *nodes_[index];
     if (!node.alive) return;
     node.alive = false;
+    node.self_inflicted = self_inflicted;
+    node.frozen = false;
     node.worker->Stop();
     node.thread.join();
     node.worker->Disconnect();
@@ -119,6 +178,9 @@ class Cluster {
       member->set_process("worker-" + std::to_string(i));
       member->set_address(Address(i));
       member->set_state(nodes_[i]->alive ? proto::Member::READY : proto::Member::DEAD);
+      if (nodes_[i]->alive) continue;
+      member->set_death("was ended by the test");
+      member->set_self_inflicted(nodes_[i]->self_inflicted);
     }
     std::promise<void> done;
     network_->Post([&] {
@@ -164,6 +226,9 @@ class Cluster {
   struct Node {
     uint64_t incarnation = 0;
     bool alive = false;
+    bool self_inflicted = false;
+    std::atomic<bool> frozen = false;
+    std::vector<uint64_t> lost;  // that it reported
     std::unique_ptr<Network> network;
     std::unique_ptr<Engine> engine;
     std::unique_ptr<Transport> transport;
@@ -172,7 +237,14 @@ class Cluster {
   };
   std::string Address(size_t index) const { return "unix:" + folder_.string() + "/worker-" + std::to_string(index); }
 
+  NetworkOptions Beats() {
+    return {.watch = {.interval_ms = 20}, .look = [this](int32_t) { return process_state_.load(); }};
+  }
+
   const ClusterOptions options_;
+  std::atomic<ProcessState> process_state_ = ProcessState::kActive;
+  std::atomic<size_t> stuck_ = SIZE_MAX;
+  std::vector<uint64_t> lost_;
   std::filesystem::path folder_;
   std::unique_ptr<Network> network_;
   MetricRegistry metrics_;
@@ -415,6 +487,196 @@ TEST(ClusterTest, ARestartedDecodeWorkerServesWhatWaited) {
   ASSERT_TRUE(collector.WaitAll());
   ExpectSame(collector.answers());
   cluster.ExpectNothingLeft();
+}
+
+// ---- workers that live and do not work ----
+
+const std::vector<Roles> kTopologies = {{proto::HYBRID, proto::HYBRID},
+                                        {proto::DECODE, proto::DECODE, proto::PREFILL},
+                                        {proto::PREFILL, proto::DECODE, proto::PREFILL}};
+class FrozenTest : public testing::TestWithParam<Roles> {
+ protected:
+  static ClusterOptions Options() {
+    ClusterOptions options{.profile = {.step_us = 4000, .prefill_us_per_token = 50}};
+    for (const proto::Role role : GetParam()) options.workers.push_back({role});
+    return options;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(All, FrozenTest, testing::ValuesIn(kTopologies));
+
+TEST_P(FrozenTest, StreamsGoOnElsewhereAndAWorkerThatWasOnlySlowComesBack) {
+  Cluster cluster(Options());
+  const std::vector<Request> requests = Workload();
+  Collector collector(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) cluster.router().Generate(requests[i], collector.Sink(i));
+  ASSERT_TRUE(collector.WaitTokens(1, 2));
+  cluster.Freeze(0);
+  ASSERT_TRUE(cluster.WaitState(0, "suspected"));
+  ASSERT_TRUE(collector.WaitAll());  // while it is frozen still
+  ExpectSame(collector.answers());
+  EXPECT_EQ(cluster.Snapshot(0).dispatched_sequences, 0);
+  cluster.Thaw(0);
+  ASSERT_TRUE(cluster.WaitState(0, "ready"));
+  cluster.ExpectNothingLeft();
+  EXPECT_TRUE(cluster.lost().empty());
+  EXPECT_EQ(cluster.Snapshot(0).incarnation, 1u);
+  ExpectSame(RunAll(cluster, requests, false));
+  cluster.ExpectNothingLeft();
+}
+
+TEST_P(FrozenTest, AStoppedWorkerIsReportedAndItsEndBringsAllBlocksHome) {
+  Cluster cluster(Options());
+  const std::vector<Request> requests = Workload();
+  Collector collector(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) cluster.router().Generate(requests[i], collector.Sink(i));
+  ASSERT_TRUE(collector.WaitTokens(1, 2));
+  cluster.set_process_state(ProcessState::kStopped);
+  cluster.Freeze(0);
+  ASSERT_TRUE(cluster.WaitState(0, "connecting"));  // given up
+  ASSERT_TRUE(collector.WaitAll());
+  ExpectSame(collector.answers());
+  EXPECT_EQ(cluster.lost(), std::vector<uint64_t>{1});
+  cluster.set_process_state(ProcessState::kActive);
+  cluster.StopWorker(0);  // what the supervisor makes of the report
+  cluster.Announce();
+  cluster.ExpectNothingLeft();
+  cluster.StartWorker(0);
+  cluster.Announce();
+  ASSERT_TRUE(cluster.WaitState(0, "ready"));
+  ExpectSame(RunAll(cluster, requests, false));
+  cluster.ExpectNothingLeft();
+}
+
+TEST_P(FrozenTest, AStepLoopThatHangsIsNoticedAlthoughBeatsAreAnswered) {
+  ClusterOptions options = Options();
+  options.wedged_after_ms = 600;
+  Cluster cluster(options);
+  const std::vector<Request> requests = Workload();
+  Collector collector(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) cluster.router().Generate(requests[i], collector.Sink(i));
+  ASSERT_TRUE(collector.WaitTokens(1, 2));
+  cluster.Freeze(0, /*all=*/false);
+  ASSERT_TRUE(cluster.WaitState(0, "wedged"));
+  EXPECT_NE(std::string(Message(cluster.router().Health())).find("step loop"), std::string::npos)
+      << cluster.router().Health();
+  ASSERT_TRUE(collector.WaitAll());
+  ExpectSame(collector.answers());
+  cluster.Thaw(0);
+  ASSERT_TRUE(cluster.WaitState(0, "ready"));
+  EXPECT_TRUE(cluster.router().Health().ok());
+  cluster.ExpectNothingLeft();
+}
+
+TEST(ClusterTest, WithOneWorkerStreamsWaitUntilItIsBack) {
+  Cluster cluster({.workers = {{proto::HYBRID}}, .profile = {.step_us = 4000}});
+  const std::vector<Request> requests = Workload();
+  Collector collector(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) cluster.router().Generate(requests[i], collector.Sink(i));
+  ASSERT_TRUE(collector.WaitTokens(1, 2));
+  cluster.Freeze(0);
+  ASSERT_TRUE(cluster.WaitState(0, "suspected"));
+  EXPECT_FALSE(cluster.router().Health().ok());
+  cluster.Thaw(0);
+  ASSERT_TRUE(collector.WaitAll());
+  ExpectSame(collector.answers());
+  cluster.ExpectNothingLeft();
+}
+
+TEST(ClusterTest, ALongStepIsNotWedged) {
+  ClusterOptions options{.workers = {{proto::HYBRID}}, .profile = {.prefill_us_per_token = 15000}, .chunk = 128};
+  options.wedged_after_ms = 1200;  // a step of 128 tokens takes 1.9 s, in two groups of layers
+  Cluster cluster(options);
+  Collector collector(1);
+  cluster.router().Generate(MakeRequest(1, 128, 2), collector.Sink(0));
+  while (!collector.WaitAll(0)) {
+    ASSERT_EQ(cluster.Snapshot(0).state, "ready");
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  EXPECT_EQ(collector.answers()[0].tokens.size(), 2u);
+}
+
+// ---- sequences of which workers die ----
+
+// The worker that decodes the only sequence.
+size_t BusyWorker(Cluster& cluster) {
+  for (int i = 0; i < 1000; ++i) {
+    for (const WorkerSnapshot& worker : cluster.router().Workers()) {
+      if (worker.dispatched_sequences > 0) return worker.id.value - 1;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  ADD_FAILURE() << "nobody has it";
+  return 0;
+}
+
+void DieAndComeBack(Cluster& cluster, size_t index, bool self_inflicted) {
+  cluster.StopWorker(index, self_inflicted);
+  cluster.Announce();
+  cluster.StartWorker(index);
+  cluster.Announce();
+  cluster.WaitState(index, "ready");
+}
+
+TEST(ClusterTest, WhoSurvivedTwoDeathsRunsAloneAndIsRefusedAfterTheThird) {
+  Cluster cluster({.workers = {{proto::HYBRID}, {proto::HYBRID}}, .profile = {.step_us = 10000}});
+  const Request deadly = MakeRequest(5, 40, 400);
+  Collector collector(2);
+  cluster.router().Generate(deadly, collector.Sink(0));
+  ASSERT_TRUE(collector.WaitTokens(0, 2));
+  for (size_t tokens : {4u, 6u}) {
+    DieAndComeBack(cluster, BusyWorker(cluster), true);
+    ASSERT_TRUE(collector.WaitTokens(0, tokens));  // it goes on each time
+  }
+  const size_t alone = BusyWorker(cluster);
+  for (int i = 0; i < 4; ++i) {  // others come, and are kept away from it
+    RunAll(cluster, {MakeRequest(20 + i, 40, 2)}, false);
+    EXPECT_EQ(cluster.Snapshot(alone).dispatched_sequences, 1);
+    EXPECT_EQ(cluster.router().Decisions().back().chosen.decode.value - 1, 1 - alone);
+  }
+  DieAndComeBack(cluster, alone, true);
+  for (int i = 0; i < 500 && collector.answers()[0].finish == FinishReason::kNone; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  const Answer answer = collector.answers()[0];
+  EXPECT_EQ(answer.finish, FinishReason::kError);
+  EXPECT_EQ(answer.status.code(), absl::StatusCode::kInternal) << answer.status;
+  EXPECT_NE(std::string(Message(answer.status)).find("request-5"), std::string::npos) << answer.status;
+  cluster.router().Generate(deadly, collector.Sink(1));  // a client that tries again
+  ASSERT_TRUE(collector.WaitAll());
+  EXPECT_EQ(collector.answers()[1].status.code(), absl::StatusCode::kInternal);
+  RunAll(cluster, {MakeRequest(6, 40, 2)}, false);  // the others go on
+  cluster.ExpectNothingLeft();
+}
+
+TEST(ClusterTest, DeathsByOrderAreNobodysFault) {
+  Cluster cluster({.workers = {{proto::HYBRID}, {proto::HYBRID}}, .profile = {.step_us = 5000}});
+  Collector collector(1);
+  cluster.router().Generate(MakeRequest(5, 40, 60), collector.Sink(0));
+  for (size_t death = 1; death <= 6; ++death) {
+    ASSERT_TRUE(collector.WaitTokens(0, 2 * death));
+    DieAndComeBack(cluster, BusyWorker(cluster), false);
+  }
+  ASSERT_TRUE(collector.WaitAll());
+  EXPECT_EQ(collector.answers()[0].finish, FinishReason::kLength) << collector.answers()[0].status;
+  EXPECT_EQ(collector.answers()[0].tokens.size(), 60u);
+  cluster.ExpectNothingLeft();
+}
+
+TEST(ClusterTest, AnInnocentThatSawTwoDeathsFinishesAlone) {
+  Cluster cluster({.workers = {{proto::HYBRID}, {proto::HYBRID}}, .profile = {.step_us = 5000}});
+  Collector collector(2);
+  cluster.router().Generate(MakeRequest(5, 40, 80), collector.Sink(0));
+  for (size_t death = 1; death <= 2; ++death) {
+    ASSERT_TRUE(collector.WaitTokens(0, 2 * death));
+    DieAndComeBack(cluster, BusyWorker(cluster), true);
+  }
+  ASSERT_TRUE(collector.WaitTokens(0, 10));
+  cluster.StopWorker(1 - BusyWorker(cluster));  // the only other one: what comes now waits for the lonely one's end
+  cluster.Announce();
+  cluster.router().Generate(MakeRequest(6, 40, 4), collector.Sink(1));
+  ASSERT_TRUE(collector.WaitAll());
+  EXPECT_EQ(collector.answers()[0].tokens.size(), 80u) << collector.answers()[0].status;
+  EXPECT_EQ(collector.answers()[1].tokens.size(), 4u) << collector.answers()[1].status;
 }
 
 TEST(ClusterTest, NobodyToDecodeIsAnErrorWithAReason) {
