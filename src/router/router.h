@@ -44,6 +44,7 @@ struct RouterOptions {
   int64_t wait_for_worker_ms = 60000;     // with nobody to decode, before giving up
   int64_t max_local_prefill_tokens = -1;  // of a decode worker; -1: one block
   size_t max_decisions = 128;             // kept for GET /cluster/decisions
+  int64_t outage_patience_ms = 10000;     // with nobody to decode, new requests wait so long instead of being refused
   int64_t wait_for_cause_ms = 2000;       // of a death, before a sequence that may have caused it goes on
   // A worker is lost: whoever can, ends its process. From the network's thread.
   std::function<void(const proto::WorkerLost&)> report_lost;
@@ -82,7 +83,9 @@ class Router : public Generator {
 
   SequenceId Generate(Request request, TokenSink sink) override BATON_EXCLUDES(mutex_);
   void Cancel(SequenceId sequence) override BATON_EXCLUDES(mutex_);
+  // Not OK when nobody can decode, or when some worker is wedged.
   absl::Status Health() const override BATON_EXCLUDES(mutex_);
+  absl::Status Admits() const override BATON_EXCLUDES(mutex_);
 
   std::vector<WorkerSnapshot> Workers() const BATON_EXCLUDES(mutex_);
   std::vector<RouteDecision> Decisions() const BATON_EXCLUDES(mutex_);
@@ -95,6 +98,7 @@ class Router : public Generator {
     proto::Member member;
     std::shared_ptr<Session> session;  // null while connecting
     bool connecting = false;
+    bool closed_early = false;  // before it was known to be open
     proto::WorkerStatus status;
     std::unique_ptr<Timer> retry;  // of a connection that failed or broke
     int64_t prefill_tokens = 0;    // dispatched, first token not yet seen
@@ -150,6 +154,7 @@ class Router : public Generator {
   void ConnectLater(WorkerId id, uint64_t incarnation) BATON_REQUIRES(mutex_);
   void OnWorkerGone(WorkerId id, uint64_t incarnation, const std::string& reason);
   void ReportLost(WorkerId id, uint64_t incarnation, const absl::Status& why);
+  absl::Status CanServe() const BATON_REQUIRES(mutex_);
   static std::string StateOf(const Worker& worker);
   void LoseWorker(Worker& worker, const std::string& reason, Deliveries& deliveries) BATON_REQUIRES(mutex_);
 
@@ -205,6 +210,7 @@ class Router : public Generator {
   std::deque<RouteDecision> decisions_ BATON_GUARDED_BY(mutex_);
   DispatchIndex index_ BATON_GUARDED_BY(mutex_);
   uint64_t next_name_ BATON_GUARDED_BY(mutex_) = 1;
+  mutable Clock::time_point last_able_ BATON_GUARDED_BY(mutex_);  // to serve, when that was asked
   std::unique_ptr<Timer> sweep_ BATON_GUARDED_BY(mutex_);
   bool sweep_armed_ BATON_GUARDED_BY(mutex_) = false;
 };

@@ -35,6 +35,7 @@ void Router::OnFitness(Worker& worker, bool was_well, const std::string& why, De
     LogInfo(worker.member.process(), " works again");
     return Sweep(deliveries);
   }
+  if (worker.member.role() != proto::PREFILL) last_able_ = Clock::now();
   LogWarning(worker.member.process(), " gets no new work, and what it has goes elsewhere: ", why);
   MoveStreams(worker, Cat(worker.member.process(), ": ", why), deliveries);
 }

@@ -41,6 +41,9 @@ void Router::OnMembers(const proto::Members& members) {
       if (worker.member.incarnation() != member.incarnation() || member.state() == proto::Member::DEAD) {
         LoseWorker(worker, Cat(member.process(), " died"), deliveries);
         worker.status.Clear();
+        worker.connecting = worker.closed_early = false;  // that was another incarnation
+        worker.suspected.clear();
+        worker.wedged.clear();
       }
       worker.member = member;
       if (member.state() == proto::Member::DEAD) OnDeath(member, deliveries);
@@ -76,6 +79,8 @@ void Router::OnConnected(WorkerId id, uint64_t incarnation, absl::StatusOr<std::
     Worker& worker = workers_[id];
     if (worker.member.incarnation() != incarnation) return;
     worker.connecting = false;
+    const bool closed = std::exchange(worker.closed_early, false);
+    if (closed && session.ok()) return ConnectLater(id, incarnation);
     if (!session.ok()) {
       LogWarning("cannot reach ", worker.member.process(), ": ", Message(session.status()));
       return ConnectLater(id, incarnation);
@@ -130,6 +135,7 @@ void Router::OnWorkerGone(WorkerId id, uint64_t incarnation, const std::string& 
     MutexLock lock(mutex_);
     Worker& worker = workers_[id];
     if (worker.member.incarnation() != incarnation) return;
+    worker.closed_early = worker.connecting;
     LoseWorker(worker, Cat("lost ", worker.member.process(), " (", reason, ")"), deliveries);
     ConnectLater(id, incarnation);
   }
@@ -139,6 +145,7 @@ void Router::OnWorkerGone(WorkerId id, uint64_t incarnation, const std::string& 
 // A lost session ends every request on it; the members' next change says whether the worker is really gone.
 void Router::LoseWorker(Worker& worker, const std::string& reason, Deliveries& deliveries) {
   if (worker.session == nullptr) return;
+  if (worker.usable() && worker.member.role() != proto::PREFILL) last_able_ = Clock::now();
   worker.session->Close();
   worker.session.reset();
   worker.suspected.clear();
@@ -177,17 +184,28 @@ void Router::ReportLost(WorkerId id, uint64_t incarnation, const absl::Status& w
 
 absl::Status Router::Health() const {
   MutexLock lock(mutex_);
-  std::string reasons;
+  std::string wedged;
   for (const auto& [id, worker] : workers_) {
-    if (!worker.wedged.empty())
-      reasons += Cat(reasons.empty() ? "" : ", ", worker.member.process(), ": ", worker.wedged);
+    if (!worker.wedged.empty()) wedged += Cat(wedged.empty() ? "" : ", ", worker.member.process(), ": ", worker.wedged);
   }
-  if (!reasons.empty()) return Unavailable(reasons);
+  return wedged.empty() ? CanServe() : Unavailable(wedged);
+}
+
+absl::Status Router::Admits() const {
+  MutexLock lock(mutex_);
+  const absl::Status status = CanServe();
+  const auto now = Clock::now();
+  if (status.ok()) last_able_ = now;
+  return now - last_able_ < std::chrono::milliseconds(options_.outage_patience_ms) ? absl::OkStatus() : status;
+}
+
+absl::Status Router::CanServe() const {
+  std::string reasons;
   for (const auto& [id, worker] : workers_) {
     if (worker.member.role() == proto::PREFILL) continue;
     if (worker.usable()) return absl::OkStatus();
     reasons += Cat(reasons.empty() ? "" : ", ", worker.member.process(), " is ", StateOf(worker));
-    if (worker.session != nullptr && !worker.suspected.empty()) reasons += Cat(" (", worker.suspected, ")");
+    if (!worker.suspected.empty()) reasons += Cat(" (", worker.suspected, ")");
   }
   return Unavailable(reasons.empty() ? "no worker has been started yet" : reasons);
 }
