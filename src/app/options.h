@@ -74,6 +74,8 @@ struct ServeFlags {
   std::vector<int32_t> gpus;  // one for each worker, in the order prefill, decode, hybrid; empty: 0, 1, 2, …
   double min_path_gbps = 0;
   double transfer_throttle_gbps = 0;  // tests: no faster than this
+  int64_t wedged_after_ms = 5000;     // without progress: a worker gets no traffic
+  int64_t wedged_restart_ms = 30000;  // likewise: it is started again; 0: never
   bool abort_on_leak = false;         // tests
 };
 
@@ -94,6 +96,8 @@ struct WorkerFlags {
   std::string listen;  // address
   double min_path_gbps = 0;
   double transfer_throttle_gbps = 0;
+  int64_t wedged_after_ms = 5000;
+  int64_t wedged_restart_ms = 30000;
   bool abort_on_leak = false;
 };
 

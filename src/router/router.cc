@@ -65,7 +65,11 @@ SequenceId Router::Generate(Request request, TokenSink sink) {
       stream->deadline = Clock::now() + std::chrono::milliseconds(stream->request.timeout_ms);
     }
     Stream& placed = *(streams_[handle.value] = std::move(stream));
-    Dispatch(placed, deliveries);
+    if (const absl::Status deadly = CheckDeadly(placed.request); !deadly.ok()) {
+      Finish(placed, {.finish = FinishReason::kError, .status = deadly}, deliveries);
+    } else {
+      Dispatch(placed, deliveries);
+    }
   }
   // Sinks belong to the network's thread, also for refusals.
   if (!deliveries.empty()) {
@@ -86,9 +90,7 @@ void Router::Cancel(SequenceId sequence) {
     network_.Post([deliveries = std::move(deliveries)]() mutable { Deliver(std::move(deliveries)); });
     return;
   }
-  proto::Envelope envelope;
-  envelope.mutable_cancel()->set_stream(stream.attempt);
-  SendEnvelope(*workers_.at(stream.placement.decode).session, envelope);
+  SendCancel(stream);
 }
 
 // One naming for all workers: those of a deployment have one fingerprint, or they exchange no blocks anyway.
@@ -115,14 +117,18 @@ RouteRequest Router::RouteFor(const Stream& stream) const {
 
 bool Router::TryDispatch(Stream& stream) {
   NameBlocks(stream);
-  const RouteRequest route = RouteFor(stream);
-  std::vector<Selection> ranked = routing_.Rank(route, 1 + kShownAlternatives);
+  std::vector<Selection> ranked = routing_.Rank(RouteFor(stream), 1 + kShownAlternatives);
   if (ranked.empty()) return false;
+  Send(stream, std::move(ranked));
+  return true;
+}
 
+void Router::Send(Stream& stream, std::vector<Selection> ranked) {
   const Selection chosen = ranked.front();
   stream.attempt = next_name_++;
   stream.attempts += 1;
-  stream.placement = routing_.Dispatched(chosen, route);
+  stream.attempt_tokens = 0;
+  stream.placement = routing_.Dispatched(chosen, RouteFor(stream));
   attempts_[stream.attempt] = &stream;
   Record(stream, std::move(ranked));
 
@@ -133,11 +139,11 @@ bool Router::TryDispatch(Stream& stream) {
   generate->mutable_request()->set_timeout_ms(RemainingMs(stream.deadline));
   if (chosen.prefill) *generate->mutable_prefill() = workers_.at(*chosen.prefill).member;
   SendEnvelope(*workers_.at(chosen.decode).session, envelope);
-  return true;
 }
 
 void Router::Dispatch(Stream& stream, Deliveries& deliveries) {
-  if (TryDispatch(stream)) return;
+  if (stream.quarantined) return Quarantine(stream);
+  if (!stream.held_for && TryDispatch(stream)) return;
   if (workers_.empty() || std::all_of(workers_.begin(), workers_.end(),
                                       [](const auto& entry) { return entry.second.member.role() == proto::PREFILL; })) {
     return Finish(stream, {.finish = FinishReason::kError, .status = Unavailable("there is no worker that decodes")},
@@ -156,8 +162,26 @@ void Router::DispatchParked(Deliveries& deliveries) {
     const auto found = streams_.find(handle);
     if (found == streams_.end()) continue;
     Stream& stream = *found->second;
+    if (now > stream.deadline) {
+      Finish(
+          stream,
+          {.finish = FinishReason::kError,
+           .status = DeadlineExceeded("the request's time was up before a worker could take it (", stream.reason, ")")},
+          deliveries);
+      continue;
+    }
+    if (stream.held_for && now < stream.held_until) {
+      parked_.push_back(handle);
+      continue;
+    }
+    stream.held_for.reset();
+    if (stream.quarantined) {  // what it did last will not be known any more
+      Quarantine(stream);
+      continue;
+    }
     if (TryDispatch(stream)) continue;
-    if (now - stream.parked_since > std::chrono::milliseconds(options_.wait_for_worker_ms) || now > stream.deadline) {
+    if (!quarantined_.empty()) stream.parked_since = now;  // the workers are there, one sequence has them
+    if (now - stream.parked_since > std::chrono::milliseconds(options_.wait_for_worker_ms)) {
       Finish(stream,
              {.finish = FinishReason::kError,
               .status = Unavailable("no worker that decodes is ready (", stream.reason, ")")},
@@ -166,18 +190,25 @@ void Router::DispatchParked(Deliveries& deliveries) {
     }
     parked_.push_back(handle);
   }
-  if (!parked_.empty()) ArmSweep();
 }
 
 void Router::ArmSweep() {
+  if (std::exchange(sweep_armed_, true)) return;
   sweep_ = network_.RunAfter(kSweepMs, [this] {
     Deliveries deliveries;
     {
       MutexLock lock(mutex_);
-      DispatchParked(deliveries);
+      sweep_armed_ = false;
+      Sweep(deliveries);
     }
     Deliver(std::move(deliveries));
   });
+}
+
+void Router::Sweep(Deliveries& deliveries) {
+  RunQuarantined(deliveries);
+  DispatchParked(deliveries);
+  if (!parked_.empty() || !quarantined_.empty()) ArmSweep();
 }
 
 void Router::Record(const Stream& stream, std::vector<Selection> ranked) {
@@ -200,25 +231,32 @@ void Router::Undispatch(Stream& stream) {
 }
 
 void Router::RetryOrFail(Stream& stream, const absl::Status& why, Deliveries& deliveries) {
+  Expose(stream, stream.placement.decode);  // it may be dying
   Undispatch(stream);
+  if (++stream.given_up >= options_.max_attempts) {
+    return Finish(stream,
+                  {.finish = FinishReason::kError,
+                   .status = Unavailable("gave up after ", stream.given_up, " attempts; the last one: ", Message(why))},
+                  deliveries);
+  }
+  HoldForCause(stream, stream.placement.decode);
+  Replay(stream, std::string(Message(why)), deliveries);
+}
+
+// Somewhere else, or when there is a worker again. No attempt of it is under way.
+void Router::Replay(Stream& stream, const std::string& why, Deliveries& deliveries) {
   if (stream.cancelled) {
     return Finish(stream, {.finish = FinishReason::kCancelled, .status = Cancelled("cancelled")}, deliveries);
   }
-  if (stream.attempts >= options_.max_attempts) {
-    return Finish(stream,
-                  {.finish = FinishReason::kError,
-                   .status = Unavailable("gave up after ", stream.attempts, " attempts; the last one: ", Message(why))},
-                  deliveries);
-  }
-  stream.reason = std::string(Message(why));
+  stream.reason = why;
   metrics_->replays.Add(1);
-  LogInfo("request ", stream.request.id, ": replaying ", stream.request.generated.size(),
-          " tokens elsewhere: ", Message(why));
+  LogInfo("request ", stream.request.id, ": replaying ", stream.request.generated.size(), " tokens elsewhere: ", why);
   Dispatch(stream, deliveries);
 }
 
 void Router::Finish(Stream& stream, TokenEvent event, Deliveries& deliveries) {
   Undispatch(stream);
+  if (stream.quarantined) LeaveQuarantine(stream);
   deliveries.push_back({std::move(stream.sink), std::move(event)});
   streams_.erase(stream.handle.value);
 }
@@ -242,6 +280,7 @@ void Router::OnUpdate(Stream& stream, TokenEvent event, Deliveries& deliveries) 
   }
   if (!event.tokens.empty()) routing_.FirstToken(stream.placement, RouteFor(stream));
   std::vector<TokenId>& generated = stream.request.generated;
+  stream.attempt_tokens += static_cast<int64_t>(event.tokens.size());
   const int64_t known = static_cast<int64_t>(generated.size()) - event.position;
   if (known < 0) {
     return RetryOrFail(stream, Internal("a worker skipped from token ", generated.size(), " to ", event.position),

@@ -37,7 +37,7 @@ class RoutingState {
   explicit RoutingState(LatencyTargets targets, int64_t max_local_prefill_tokens = -1)
       : targets_(targets), max_local_prefill_tokens_(max_local_prefill_tokens) {}
 
-  // Ready workers. The caller fills in what was reported; counts of dispatched work are kept here.
+  // Connected workers. The caller fills in what was reported; counts of dispatched work are kept here.
   WorkerView& Add(WorkerId id, WorkerRole role);  // the one there, when there is one
   void Remove(WorkerId id);                       // what the index knows of it stays
   WorkerView* Find(WorkerId id);

@@ -196,12 +196,12 @@ std::vector<Selection> RankCandidates(const SelectionRequest& request, std::span
   prefills.reserve(workers.size());
   decodes.reserve(workers.size());  // candidates point into them
   for (const WorkerView& worker : workers) {
-    if (worker.role == WorkerRole::kPrefill) prefills.push_back(PrefillTerms(request, worker));
+    if (worker.available && worker.role == WorkerRole::kPrefill) prefills.push_back(PrefillTerms(request, worker));
   }
   std::vector<Candidate> candidates;
   candidates.reserve(workers.size() * (prefills.size() + 1));
   for (const WorkerView& worker : workers) {
-    if (worker.role == WorkerRole::kPrefill) continue;
+    if (!worker.available || worker.role == WorkerRole::kPrefill) continue;
     Terms& decode = decodes.emplace_back(Terms{.worker = &worker});
     WithTimes(worker, [&](const StepTimeTable& times) {
       AddDecodeTerms(request, times, decode);

@@ -32,6 +32,7 @@ struct PathView {
 struct WorkerView {
   WorkerId id;
   WorkerRole role = WorkerRole::kHybrid;
+  bool available = true;                 // it takes new requests
   int64_t queued_prefill_tokens = 0;     // dispatched to it and not yet computed
   int32_t queued_prefills = 0;           // prompts that these belong to
   int32_t sequences = 0;                 // dispatched to it for decoding and not finished
@@ -71,7 +72,7 @@ struct Selection {
 };
 
 // The best candidates with their terms, at most `count`, best first (ties: lower ids first). Empty when no worker can
-// decode. `workers`: those that are ready, ascending by id.
+// decode. `workers`: ascending by id.
 std::vector<Selection> RankCandidates(const SelectionRequest& request, std::span<const WorkerView> workers,
                                       size_t count = SIZE_MAX);
 

@@ -25,17 +25,22 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(Network& network, Engine&
   return worker;
 }
 
-Worker::Worker(Network& network, Engine& engine, Transport&, WorkerOptions options)
+Worker::Worker(Network& network, Engine& engine, Transport& transport, WorkerOptions options)
     : network_(network),
       engine_(engine),
       options_(std::move(options)),
       pool_(engine.info().num_blocks, engine.info().kv.block_size, options_.cache_event_capacity),
+      watchdog_(network, transport, options_.watchdog,
+                [this](const std::string& reason) {
+                  if (options_.on_stuck) options_.on_stuck(reason);
+                }),
       connector_(CreateConnector(network)),
       rates_(options_.prefill_tokens_per_second) {}
 
 Worker::~Worker() = default;
 
 void Worker::Disconnect() {
+  watchdog_.Stop();
   listener_.reset();
   connector_.reset();
 }
@@ -112,6 +117,8 @@ void Worker::OnFrame(const std::shared_ptr<Session>& session, std::string_view f
     LogError("from ", session->peer(), ": ", Message(status));
     return session->Close();
   }
+  // Who hears of a step loop that hangs must not wait for it, either.
+  if (envelope->has_hello()) watchdog_.AddFrontEnd(session);
   // These two do not wait for the end of the step.
   if (envelope->has_reservation()) return prefill_->OnReservation(session, envelope->reservation());
   if (envelope->has_cancel_prefill()) {
@@ -124,6 +131,7 @@ void Worker::OnFrame(const std::shared_ptr<Session>& session, std::string_view f
 }
 
 void Worker::OnMessage(const std::shared_ptr<Session>& session, const proto::Envelope& envelope, UniqueFd fd) {
+  watchdog_.Progress();
   switch (envelope.body_case()) {
     case proto::Envelope::kHello:
       return OnHello(session);
@@ -149,6 +157,7 @@ void Worker::OnMessage(const std::shared_ptr<Session>& session, const proto::Env
 }
 
 void Worker::OnClosed(const std::shared_ptr<Session>& session) {
+  watchdog_.RemoveFrontEnd(session);
   inbox_.Post([this, session] {
     prefill_->OnSessionClosed(session);
     for (const SequenceId sequence : streams_.OfSession(session)) {
@@ -209,9 +218,11 @@ void Worker::OnPrefill(const std::shared_ptr<Session>& session, const proto::Pre
   checked_when_idle_ = false;
   if (!prefill_->OnPrefill(session, prefill.epoch(), sequence).ok()) return;
   absl::StatusOr<Request> request = FromProto(prefill.request());
+  const int64_t timeout_ms = request.ok() ? request->timeout_ms : 0;
   const absl::Status status =
       request.ok() ? Admit(sequence, *std::move(request), SequenceKind::kPrefillOnly) : request.status();
-  if (!status.ok()) prefill_->OnRefused(sequence, status);
+  if (!status.ok()) return prefill_->OnRefused(sequence, status);
+  if (timeout_ms > 0) prefill_deadlines_[Clock::now() + std::chrono::milliseconds(timeout_ms)].push_back(sequence);
 }
 
 void Worker::CancelSequence(SequenceId sequence, FinishReason finish, const absl::Status& why) {
@@ -223,12 +234,22 @@ void Worker::ExpireDeadlines() {
   for (const SequenceId sequence : streams_.Expired(Clock::now())) {
     CancelSequence(sequence, FinishReason::kError, DeadlineExceeded("the request's time is up"));
   }
+  // The decode worker says so too, unless it cannot: then nobody waits for this prompt any more.
+  if (!prefill_deadlines_.empty() && prefill_->size() == 0) prefill_deadlines_.clear();
+  while (!prefill_deadlines_.empty() && prefill_deadlines_.begin()->first <= Clock::now()) {
+    for (const SequenceId sequence : prefill_deadlines_.begin()->second) {
+      prefill_->OnStepFailed(sequence, DeadlineExceeded("the request's time is up"));
+    }
+    prefill_deadlines_.erase(prefill_deadlines_.begin());
+  }
 }
 
 // ---- the step loop ----
 
 absl::Status Worker::Run() {
+  watchdog_.Start();
   while (!stopping_) {
+    watchdog_.Progress();
     inbox_.Run();
     ExpireDeadlines();
     prefill_->ExpireHolds(Clock::now());
@@ -244,12 +265,17 @@ absl::Status Worker::Run() {
   return absl::OkStatus();
 }
 
+void Worker::OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer_end, void* event) {
+  watchdog_.Progress();
+  prefill_->OnLayersDone(batch, layer_begin, layer_end, event);
+}
+
 absl::StatusOr<bool> Worker::Step() {
   const StepPlan plan = scheduler_->Schedule();
   if (plan.batch.items.empty()) return false;
   NoteScheduled(plan);
   prefill_->OnPlan(plan);
-  absl::StatusOr<StepOutput> output = engine_.Run(plan.batch, prefill_.get());
+  absl::StatusOr<StepOutput> output = engine_.Run(plan.batch, this);
   const absl::Status failure = output.status();
   steps_ += 1;
   if (output.ok()) rates_.Add(plan.prefill_tokens, plan.decode_rows, output->duration_us);
