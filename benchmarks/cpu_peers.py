@@ -36,9 +36,9 @@ def flags_to_run(engine, rows, wanted):
     return todo
 
 
-def interleave(names, measure, enough, rounds, deadline):
+def interleave(names, measure, enough, rounds, deadline, earlier):
     """Rounds over all that still lack repetitions: name → rows. `measure(name, rows so far)` returns more of them."""
-    rows = {name: [] for name in names}
+    rows = {name: list(earlier.get(name, [])) for name in names}
     for number in range(rounds):
         lacking = [name for name in names if not rows[name] or (not enough(name, rows[name]) and time.monotonic() < deadline)]
         if not lacking:
@@ -49,19 +49,19 @@ def interleave(names, measure, enough, rounds, deadline):
     return rows
 
 
-def measure_engines(effort):
+def measure_engines(effort, earlier):
     def measure(engine, rows):
         return [row for flags, cases in flags_to_run(engine, rows, effort.repetitions).items()
                 for row in peer_engines.measure(engine, flags, cases)]
 
     return interleave([BATON, *PEERS], measure, lambda engine, rows: not flags_to_run(engine, rows, effort.repetitions),
-                      2 * effort.repetitions, time.monotonic() + effort.limit_s)
+                      2 * effort.repetitions, time.monotonic() + effort.limit_s, earlier)
 
 
-def measure_servers(effort):
+def measure_servers(effort, earlier):
     return interleave(peer_servers.SERVERS, lambda name, _: [peer_servers.measure(name)],
                       lambda _, rows: len(peer_results.undisturbed(rows)) >= effort.repetitions,
-                      2 * effort.repetitions, time.monotonic() + effort.limit_s)
+                      2 * effort.repetitions, time.monotonic() + effort.limit_s, earlier)
 
 
 def ceilings(samples):
@@ -75,13 +75,25 @@ def ceiling_sample():
     return processes.ceiling("read_bandwidth"), processes.ceiling("integer_peak")
 
 
-def assemble(engines, servers, hardware, effort):
+def previous_run(path):
+    """The repetitions and ceilings of an interrupted run; of the same program on the same machine only."""
+    before = json.loads(path.read_text())
+    here = (machine.describe()["cpu"], machine.git_commit(processes.ROOT))
+    found = (before["machine"]["cpu"], before["commit"])
+    if here != found:
+        raise SystemExit(f"{path}: expected a run of {here}, found one of {found}; start anew")
+    return before["repetitions"]["engines"], before["repetitions"]["servers"], before["ceiling_samples"]
+
+
+def assemble(engines, servers, samples, effort):
+    hardware = ceilings(samples)
     now = datetime.datetime.now(datetime.timezone.utc)
     wanted = effort.repetitions
     result = {"benchmark": "cpu_peers", "schema": 1, "date": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
               "commit": machine.git_commit(processes.ROOT), "model": processes.MODEL.name, "machine": machine.describe(),
               "threads": peer_engines.THREADS, "peers": (peer_engines.PEERS / "done").read_text().strip(),
               "peer_environment": peer_engines.PEER_ENVIRONMENT, "http_load": peer_servers.LOAD, "ceilings": hardware,
+              "ceiling_samples": samples,
               "cpu_share_min": peer_results.CPU_SHARE_MIN}
     result["cases"] = [peer_results.case_result(
         case, {engine: [row for row in rows if row["case"] == case] for engine, rows in engines.items()}, wanted,
@@ -106,14 +118,18 @@ def main():
     parser.add_argument("--limit-s", type=float, default=240, help="seconds after which no further round of engines, or of servers, begins [240]")
     parser.add_argument("--only", choices=("engines", "servers"), help="one half of the run")
     parser.add_argument("--out", type=pathlib.Path, help="file [benchmarks/results/cpu_peers_<cpu>_<date>.json]")
+    parser.add_argument("--go-on", type=pathlib.Path, metavar="FILE", help="an earlier run's result, whose repetitions count as well")
     effort = parser.parse_args()
+    engines, servers, samples = previous_run(effort.go_on) if effort.go_on else ({}, {}, [])
     proof = peer_engines.prove_ik()
-    samples = [ceiling_sample()]
-    engines = measure_engines(effort) if effort.only != "servers" else {}
     samples.append(ceiling_sample())
-    servers = measure_servers(effort) if effort.only != "engines" else {}
-    samples.append(ceiling_sample())
-    result = {**assemble(engines, servers, ceilings(samples), effort), "ik_llama_cpp": proof}
+    if effort.only != "servers":
+        engines = measure_engines(effort, engines)
+        samples.append(ceiling_sample())
+    if effort.only != "engines":
+        servers = measure_servers(effort, servers)
+        samples.append(ceiling_sample())
+    result = {**assemble(engines, servers, samples, effort), "ik_llama_cpp": proof}
     path = effort.out or processes.ROOT / "benchmarks" / "results" / (
         f"cpu_peers_{re.sub('[^a-z0-9]+', '_', result['machine']['cpu'].lower()).strip('_')}_{result['date'][:10]}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
