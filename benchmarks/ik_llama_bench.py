@@ -1,7 +1,8 @@
 """llama-batched-bench for ik_llama.cpp, over the library API of its Python package: the same flags, the same table.
 
 The package's wheel has the library but no benchmark program. Runs in the peers' own environment (.venv-peers/bin/python).
-What is measured is llama_decode() alone; this program has no work of its own between calls but filling in a batch.
+What is measured is llama_decode() alone, not this program's work between calls. Only shared prompts (-pps) are offered, since
+attention with -fa on aborts (GGML_ASSERT(S > 0)) where the sequences of a batch have no token in common.
 """
 import argparse
 import ctypes
@@ -10,6 +11,12 @@ import time
 import ik_llama_cpp._ctypes_api as api
 
 PROMPT = "The capital of France is"
+# Two functions that the package does not declare.
+SYSTEM_INFO = api._lib.llama_print_system_info
+SYSTEM_INFO.restype = ctypes.c_char_p
+COPY_SEQUENCE = api._lib.llama_kv_cache_seq_cp
+COPY_SEQUENCE.restype = None
+COPY_SEQUENCE.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32]
 
 
 def arguments():
@@ -18,6 +25,7 @@ def arguments():
         parser.add_argument(flag, type=int, required=True)
     parser.add_argument("-m", required=True, help="GGUF file")
     parser.add_argument("-fa", choices=("on", "off"), default="on", help="attention in one kernel")
+    parser.add_argument("-pps", action="store_true", required=True, help="one prompt, shared by all sequences")
     parser.add_argument("-rtr", action="store_true", help="re-pack weights at load")
     parser.add_argument("-npp", required=True, help="lengths of prompts, with commas between them")
     return parser.parse_args()
@@ -57,14 +65,15 @@ def decode(context, batch):
 
 
 def row(context, batch, prompt, steps, sequences, tokens_max):
-    """Seconds of the prompts of all sequences, at most `tokens_max` tokens at a time, and of `steps` tokens for each."""
+    """Seconds of the prompt, at most `tokens_max` tokens at a time, and of `steps` tokens for each sequence."""
     api.llama_kv_cache_clear(context)
-    prompts = [(1000 + position, position, sequence, position == prompt - 1)
-               for sequence in range(sequences) for position in range(prompt)]
+    tokens = [(1000 + position, position, 0, position == prompt - 1) for position in range(prompt)]
     prefill_s = decode_s = 0.0
-    for begin in range(0, len(prompts), tokens_max):
-        fill(batch, prompts[begin:begin + tokens_max])
+    for begin in range(0, prompt, tokens_max):
+        fill(batch, tokens[begin:begin + tokens_max])
         prefill_s += decode(context, batch)
+    for sequence in range(1, sequences):
+        COPY_SEQUENCE(context, 0, sequence, -1, -1)
     for step in range(steps):
         fill(batch, [(2000 + step, prompt + step, sequence, True) for sequence in range(sequences)])
         decode_s += decode(context, batch)
@@ -92,14 +101,12 @@ def greedy_text(model, context, batch, prompt, count=12):
 def main():
     options = arguments()
     model, context = load(options)
-    information = api._lib.llama_print_system_info
-    information.restype = ctypes.c_char_p
-    print(f"system_info: {information().decode()}", flush=True)
+    print(f"system_info: {SYSTEM_INFO().decode()}", flush=True)
     batch = api.llama_batch_init(options.b, 0, 1)
     print(f"text: {greedy_text(model, context, batch, PROMPT)!r}", flush=True)
     for prompt in map(int, options.npp.split(",")):
         prefill_s, decode_s = row(context, batch, prompt, options.ntg, options.npl, options.b)
-        tokens, decoded, total_s = prompt * options.npl, options.ntg * options.npl, prefill_s + decode_s
+        tokens, decoded, total_s = prompt, options.ntg * options.npl, prefill_s + decode_s
         decode_speed = decoded / decode_s if decoded else 0.0
         print(f"| {prompt} | {options.ntg} | {options.npl} | {tokens + decoded} | {prefill_s:.3f} | {tokens / prefill_s:.2f} | "
               f"{decode_s:.3f} | {decode_speed:.2f} | {total_s:.3f} | {(tokens + decoded) / total_s:.2f} |", flush=True)

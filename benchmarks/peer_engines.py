@@ -83,9 +83,10 @@ def baton_command(seconds=1):
 
 
 def batched_bench_commands(program, model, flags, cases):
-    """The runs of llama-batched-bench that cover `cases`: one for all prefills, one for each batch size. Prompts are not shared;
-    a decode row starts half its steps before its context, so that the context is the mean; an empty one starts at 1 token."""
-    common = [*program, "-m", model, "-t", THREADS, "-tb", THREADS, "-b", 2048, "-ub", 512, *flags.split()]
+    """The runs of llama-batched-bench that cover `cases`: one for all prefills, one for each batch size. One prompt is computed and
+    given to all sequences: llama.cpp copies its KV, ik_llama.cpp shares it. A decode row starts half its steps before its context,
+    so that the context is the mean; an empty one starts at 1 token."""
+    common = [*program, "-m", model, "-t", THREADS, "-tb", THREADS, "-b", 2048, "-ub", 512, "-pps", *flags.split()]
     out = []
     prompts = [case.split()[1] for case in cases if case.startswith("prefill")]
     if prompts:

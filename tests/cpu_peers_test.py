@@ -55,7 +55,9 @@ def test_each_case_is_run_once_and_called_by_its_name():
     """What the commands ask for is what the parser calls it, and the context fits."""
     found = []
     for command in peer_engines.batched_bench_commands(["bench"], "model", "-fa on", peer_results.CASES):
-        options = dict(zip(command[1::2], command[2::2]))
+        assert command.count("-pps") == 1
+        options = [part for part in command[1:] if part != "-pps"]
+        options = dict(zip(options[::2], options[1::2]))
         batch, steps = options["-npl"], options["-ntg"]
         for prompt in map(int, options["-npp"].split(",")):
             assert batch * (prompt + steps) <= options["-c"] and options["-c"] // batch % 256 == 0
