@@ -92,7 +92,7 @@ def assemble(engines, servers, samples, effort):
     result = {"benchmark": "cpu_peers", "schema": 1, "date": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
               "commit": machine.git_commit(processes.ROOT), "model": processes.MODEL.name, "machine": machine.describe(),
               "threads": peer_engines.THREADS, "peers": (peer_engines.PEERS / "done").read_text().strip(),
-              "peer_environment": peer_engines.PEER_ENVIRONMENT, "http_load": peer_servers.LOAD, "ceilings": hardware,
+              "http_load": peer_servers.LOAD, "ceilings": hardware,
               "ceiling_samples": samples,
               "cpu_share_min": peer_results.CPU_SHARE_MIN}
     result["cases"] = [peer_results.case_result(

@@ -3,7 +3,6 @@
 A repetition is {"case", "tokens_per_second", "cpu_share", "flags"}. Its CPU share is taken from outside, for Baton and the peers
 alike: the processor time of the program's threads between two of its lines, over that time on every core.
 """
-import os
 import re
 import subprocess
 import tempfile
@@ -19,17 +18,15 @@ Q4_0 = PEERS / processes.MODEL.name.replace("Q4_1", "Q4_0")
 STEPS = {1: 64, 8: 32, 32: 32}  # decoded tokens of a row, by batch
 CONTEXTS = {1: (0, 0, 512), 8: (0, 512), 32: (0,)}  # of the rows of one program run: short ones come twice
 RUN_LIMIT_S = 300
-# Threads on cores of their own, which never sleep while a graph is computed: faster than the defaults, or as fast.
-PEER_ENVIRONMENT = {"OMP_PROC_BIND": "true", "OMP_PLACES": "cores", "OMP_WAIT_POLICY": "active"}
 # Tried in the first round; each case then keeps the fastest. -fa: attention in one kernel; -rtr: weights re-packed at load.
 PEER_FLAGS = {IK: ("-fa on", "-fa on -rtr", "-fa off"), LLAMA: ("-fa on", "-fa off"), LLAMA_Q4_0: ("-fa on", "-fa off")}
 
 
-def timed_lines(command, environment):
+def timed_lines(command):
     """Each line of the program's output with (seconds, CPU seconds) since the line before."""
     with tempfile.TemporaryDirectory() as folder:  # some programs leave logs where they run
         process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder,
-                                   errors="replace", env={**os.environ, **environment})
+                                   errors="replace")
         output, wall, cpu, started = [], time.monotonic(), 0.0, time.monotonic()
         try:
             for line in process.stdout:
@@ -72,8 +69,8 @@ def parse_batched_bench(line):
     return f"decode b{batch} context {0 if prompt == 1 else prompt + steps // 2}", float(cells[7])
 
 
-def rows(command, environment, parse, flags):
-    for line, wall, cpu in timed_lines(command, environment):
+def rows(command, parse, flags):
+    for line, wall, cpu in timed_lines(command):
         if parsed := parse(line):
             yield {"case": parsed[0], "tokens_per_second": parsed[1], "cpu_share": cpu / (wall * THREADS), "flags": flags}
 
@@ -110,16 +107,16 @@ def program_of(engine):
 def measure(engine, flags, cases):
     """Repetitions of `cases`, and perhaps of others that the same run had anyway."""
     if engine == BATON:
-        return list(rows(baton_command(), {}, parse_baton, flags))
+        return list(rows(baton_command(), parse_baton, flags))
     model = Q4_0 if engine == LLAMA_Q4_0 else processes.MODEL
     return [row for command in batched_bench_commands(program_of(engine), model, flags, cases)
-            for row in rows(command, PEER_ENVIRONMENT, parse_batched_bench, flags)]
+            for row in rows(command, parse_batched_bench, flags)]
 
 
 def prove_ik():
     """That ik_llama.cpp was built for this processor and writes text: {"system_info", "answer"}."""
     command = batched_bench_commands(program_of(IK), processes.MODEL, "", ["decode b8 context 0"])[0]
-    output = "".join(line for line, _, _ in timed_lines(command, PEER_ENVIRONMENT))
+    output = "".join(line for line, _, _ in timed_lines(command))
     answer = re.search(r"^text: .*", output, re.MULTILINE)
     if not answer or "Paris" not in answer[0]:
         raise SystemExit(f"ik_llama.cpp does not know what the capital of France is: {output[-2000:]}")

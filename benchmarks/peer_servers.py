@@ -9,7 +9,7 @@ import resource
 import time
 
 import processes
-from peer_engines import PEER_ENVIRONMENT, PEERS, Q4_0, THREADS, system_info
+from peer_engines import PEERS, Q4_0, THREADS, system_info
 from peer_results import BATON, LLAMA, LLAMA_Q4_0
 
 LOAD = {"concurrency": 8, "requests": 16, "warmup": 2, "input_tokens": 500, "output_tokens": 64}
@@ -23,7 +23,7 @@ def start(name):
     if name == BATON:
         return processes.Server([processes.MODEL, "--threads", THREADS])
     model = Q4_0 if name == LLAMA_Q4_0 else processes.MODEL
-    return processes.HttpServer(PEERS / "llama.cpp" / "bin" / "llama-server", ["-m", model, *LLAMA_FLAGS], PEER_ENVIRONMENT)
+    return processes.HttpServer(PEERS / "llama.cpp" / "bin" / "llama-server", ["-m", model, *LLAMA_FLAGS])
 
 
 def busy_seconds():

@@ -18,14 +18,13 @@ START_LIMIT_S = 180
 class HttpServer:
     """Any server on a free port of loopback, from construction to stop(); `start_up` has the seconds from spawning it."""
 
-    def __init__(self, program, arguments, environment=None):
+    def __init__(self, program, arguments):
         self.log = tempfile.TemporaryFile()
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.command = [str(program), *map(str, arguments)]
         started = time.monotonic()
-        self.process = subprocess.Popen([*self.command, "--port", str(self.port)], stdout=self.log, stderr=subprocess.STDOUT,
-                                        env={**os.environ, **(environment or {})})
+        self.process = subprocess.Popen([*self.command, "--port", str(self.port)], stdout=self.log, stderr=subprocess.STDOUT)
         try:
             self.start_up = self._start_up(started)
         except BaseException:

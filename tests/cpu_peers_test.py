@@ -73,14 +73,14 @@ def test_only_the_cases_asked_for_are_run():
 def test_lines_come_with_the_time_and_processor_time_between_them():
     program = "import time\nprint(1, flush=True)\nend = time.process_time() + 0.3\n" \
               "while time.process_time() < end: pass\nprint(2, flush=True)\ntime.sleep(0.3)\nprint(3, flush=True)\ntime.sleep(0.1)"
-    (_, _, _), (_, busy_wall, busy), (_, idle_wall, idle) = peer_engines.timed_lines([sys.executable, "-c", program], {})
+    (_, _, _), (_, busy_wall, busy), (_, idle_wall, idle) = peer_engines.timed_lines([sys.executable, "-c", program])
     assert 0.25 < busy <= busy_wall + 0.05
     assert idle_wall >= 0.25 and idle < 0.1
 
 
 def test_a_program_that_fails_is_an_error():
     with pytest.raises(SystemExit, match="(?s)ended with 3.*no such model"):
-        list(peer_engines.timed_lines([sys.executable, "-c", "print('no such model'); raise SystemExit(3)"], {}))
+        list(peer_engines.timed_lines([sys.executable, "-c", "print('no such model'); raise SystemExit(3)"]))
 
 
 def test_peers_without_avx2_are_refused():
