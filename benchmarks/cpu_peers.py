@@ -121,7 +121,7 @@ def main():
     parser.add_argument("--go-on", type=pathlib.Path, metavar="FILE", help="an earlier run's result, whose repetitions count as well")
     effort = parser.parse_args()
     engines, servers, samples = previous_run(effort.go_on) if effort.go_on else ({}, {}, [])
-    proof = peer_engines.prove_ik()
+    proof = {"ik_llama.cpp": peer_engines.prove_ik(), "llama.cpp": peer_engines.prove_llama()}
     samples.append(ceiling_sample())
     if effort.only != "servers":
         engines = measure_engines(effort, engines)
@@ -129,7 +129,7 @@ def main():
     if effort.only != "engines":
         servers = measure_servers(effort, servers)
         samples.append(ceiling_sample())
-    result = {**assemble(engines, servers, samples, effort), "ik_llama_cpp": proof}
+    result = {**assemble(engines, servers, samples, effort), "peers_are_real": proof}
     path = effort.out or processes.ROOT / "benchmarks" / "results" / (
         f"cpu_peers_{re.sub('[^a-z0-9]+', '_', result['machine']['cpu'].lower()).strip('_')}_{result['date'][:10]}.json")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -124,8 +124,19 @@ def prove_ik():
 
 
 def system_info(text):
-    """The line in which llama.cpp and its kin say what they were compiled for; an error where AVX2 is not among it."""
+    """The line in which ik_llama.cpp says what it was compiled for; an error where AVX2 is not among it."""
     found = re.search(r"system_info: .*", text)
     if not found or "AVX2 = 1" not in found[0]:
         raise SystemExit(f"expected a peer built with AVX2, found {found[0] if found else 'no system_info line'}")
     return found[0]
+
+
+def prove_llama():
+    """That llama.cpp's dot product of Q4_1, in the program that is measured, is AVX code: how many lines of it are. (This
+    version no longer says what it was compiled for; that it writes text is seen by its server's answer.)"""
+    command = ["objdump", "-d", "--no-show-raw-insn", "--disassemble=ggml_vec_dot_q4_1_q8_1", str(program_of(LLAMA)[0])]
+    code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = len(re.findall(r"%[yz]mm\d+.*\n", code))
+    if lines == 0:
+        raise SystemExit(f"expected vector instructions in {command[-2]} of {command[-1]}, found none")
+    return {"vector_instructions_of_ggml_vec_dot_q4_1_q8_1": lines}

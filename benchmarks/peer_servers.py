@@ -9,7 +9,7 @@ import resource
 import time
 
 import processes
-from peer_engines import PEERS, Q4_0, THREADS, system_info
+from peer_engines import PEERS, Q4_0, THREADS
 from peer_results import BATON, LLAMA, LLAMA_Q4_0
 
 LOAD = {"concurrency": 8, "requests": 16, "warmup": 2, "input_tokens": 500, "output_tokens": 64}
@@ -56,11 +56,8 @@ def measure(name):
         result = processes.load(server, **LOAD)
         wall, busy, own = time.monotonic() - began, busy_seconds() - busy, own_seconds(server) - own
         memory = server.memory().values()
-        row = {"tokens_per_second": result["output_tokens_per_second"], "ttft_p50_ms": result["ttft_ms"]["p50"],
-               "itl_p50_ms": result["itl_ms"]["p50"], "health_s": server.start_up["health_s"],
-               "cpu_share": 1 - max(0.0, busy - own) / (wall * os.cpu_count()), "own_cpu_share": own / (wall * os.cpu_count()),
-               "rss_mb": sum(entry["rss_mb"] for entry in memory), "pss_mb": sum(entry["pss_mb"] for entry in memory),
-               "answer": ask(server), "command": [os.path.basename(part) for part in server.command]}
-        if name != BATON:
-            row["system_info"] = system_info(server.log_text())
-        return row
+        return {"tokens_per_second": result["output_tokens_per_second"], "ttft_p50_ms": result["ttft_ms"]["p50"],
+                "itl_p50_ms": result["itl_ms"]["p50"], "health_s": server.start_up["health_s"],
+                "cpu_share": 1 - max(0.0, busy - own) / (wall * os.cpu_count()), "own_cpu_share": own / (wall * os.cpu_count()),
+                "rss_mb": sum(entry["rss_mb"] for entry in memory), "pss_mb": sum(entry["pss_mb"] for entry in memory),
+                "answer": ask(server), "command": [os.path.basename(part) for part in server.command]}

