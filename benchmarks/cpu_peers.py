@@ -49,8 +49,10 @@ def interleave(names, measure, enough, rounds, deadline, earlier):
     return rows
 
 
-def measure_engines(effort, earlier):
+def measure_engines(effort, earlier, samples):
     def measure(engine, rows):
+        if engine == BATON:
+            samples.append(ceiling_sample())  # beside what is compared with them, round by round
         return [row for flags, cases in flags_to_run(engine, rows, effort.repetitions).items()
                 for row in peer_engines.measure(engine, flags, cases)]
 
@@ -65,7 +67,7 @@ def measure_servers(effort, earlier):
 
 
 def ceilings(samples):
-    """Medians of what the ceilings' programs said at the start and the end of the run."""
+    """Medians of what the ceilings' programs said in each round and at the end of the run."""
     reads, peaks = zip(*samples)
     return {"read_gb_s": statistics.median(read["median_gb_s"] for read in reads), "read_best_gb_s": max(read["best_gb_s"] for read in reads),
             "integer_gop_s": statistics.median(peak["median_gop_s"] for peak in peaks), "instructions": peaks[0]["instructions"]}
@@ -122,13 +124,11 @@ def main():
     effort = parser.parse_args()
     engines, servers, samples = previous_run(effort.go_on) if effort.go_on else ({}, {}, [])
     proof = {"ik_llama.cpp": peer_engines.prove_ik(), "llama.cpp": peer_engines.prove_llama()}
-    samples.append(ceiling_sample())
     if effort.only != "servers":
-        engines = measure_engines(effort, engines)
-        samples.append(ceiling_sample())
+        engines = measure_engines(effort, engines, samples)
     if effort.only != "engines":
         servers = measure_servers(effort, servers)
-        samples.append(ceiling_sample())
+    samples.append(ceiling_sample())
     result = {**assemble(engines, servers, samples, effort), "peers_are_real": proof}
     path = effort.out or processes.ROOT / "benchmarks" / "results" / (
         f"cpu_peers_{re.sub('[^a-z0-9]+', '_', result['machine']['cpu'].lower()).strip('_')}_{result['date'][:10]}.json")

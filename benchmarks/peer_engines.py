@@ -45,10 +45,10 @@ def timed_lines(command):
 
 
 def _cpu_seconds(pid, before):
-    """Of all its threads; `before` once the process has ended, whose last lines are no repetitions."""
+    """Of all its threads, those that have ended too; `before` once the process has ended, whose last lines are no repetitions."""
     try:
-        return processes.cpu_of(pid)[0]
-    except (OSError, ValueError):
+        return time.clock_gettime(~pid << 3 | 2)  # the clock that clock_getcpuclockid(3) names
+    except OSError:
         return before
 
 
