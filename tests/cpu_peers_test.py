@@ -73,10 +73,11 @@ def test_only_the_cases_asked_for_are_run():
 def test_lines_come_with_the_time_and_processor_time_between_them():
     program = "import threading, time\nprint(1, flush=True)\nend = time.process_time() + 0.3\n" \
               "burn = lambda: [None for _ in iter(lambda: time.process_time() < end, False)]\n" \
-              "ended = threading.Thread(target=burn)\nended.start()\nended.join()\nprint(2, flush=True)\ntime.sleep(0.3)\nprint(3, flush=True)\ntime.sleep(0.1)"
+              "ended = threading.Thread(target=burn)\nended.start()\nended.join()\n" \
+              "print(2, flush=True)\ntime.sleep(0.3)\nprint(3, flush=True)\ntime.sleep(0.1)"
     (_, _, _), (_, busy_wall, busy), (_, idle_wall, idle) = peer_engines.timed_lines([sys.executable, "-c", program])
     assert 0.25 < busy <= busy_wall + 0.05
-    assert idle_wall >= 0.25 and idle < 0.1
+    assert idle_wall >= 0.25 and -0.05 < idle < 0.1
 
 
 def test_a_program_that_fails_is_an_error():
