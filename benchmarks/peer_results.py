@@ -7,7 +7,8 @@ CPU_SHARE_MIN = 0.95  # of the machine's cores, which a repetition must have had
 IK, LLAMA, LLAMA_Q4_0 = "ik_llama.cpp Q4_1", "llama.cpp Q4_1", "llama.cpp Q4_0"
 BATON = "Baton Q4_1"
 PEERS = (IK, LLAMA, LLAMA_Q4_0)
-MULTIPLICATIONS = 106.17e6  # of one prompt token of the demo model; the LM head runs for the last token only
+MULTIPLICATIONS = 106.17e6  # of one token in the layers of the demo model
+HEAD_MULTIPLICATIONS = 28.31e6  # of one token in its LM head, which a prompt needs for the last token only
 KV_BYTES = 23040            # of one token, in FP16
 
 # Case → how many times as fast as each peer Baton is to be, in the order of PEERS.
@@ -60,7 +61,8 @@ def hardware_share(case, tokens_per_second, read_gb_s, peak_gop_s):
         if batch <= 8:
             bytes_per_step = WEIGHT_BYTES + batch * context * KV_BYTES
             return "read", tokens_per_second / batch * bytes_per_step / (read_gb_s * 1e9)
-    return "integer", 2 * MULTIPLICATIONS * tokens_per_second / (peak_gop_s * 1e9)
+    multiplications = MULTIPLICATIONS + (HEAD_MULTIPLICATIONS if case.startswith("decode") else 0)
+    return "integer", 2 * multiplications * tokens_per_second / (peak_gop_s * 1e9)
 
 
 def ratios(speeds, goals):

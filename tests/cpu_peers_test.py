@@ -144,6 +144,8 @@ def test_shares_of_the_hardware():
     assert limit == "read" and share == pytest.approx(100 * (96.58e6 + 8 * 512 * 23040) / 40e9)
     limit, share = peer_results.hardware_share("prefill 512", 1330, 40, 600)
     assert limit == "integer" and share == pytest.approx(1330 * 2 * 106.17e6 / 600e9)
+    limit, share = peer_results.hardware_share("decode b32 context 0", 1100, 40, 600)
+    assert limit == "integer" and share == pytest.approx(1100 * 2 * 134.48e6 / 600e9)
 
 
 def result(baton_speed):
