@@ -23,16 +23,14 @@ def say(text):
 
 
 def flags_to_run(engine, rows, wanted):
-    """Flags → cases that still need repetitions: every variant in the first round, then the fastest one of each case."""
-    if not rows:
-        return {flags: list(peer_results.CASES) for flags in peer_engines.PEER_FLAGS.get(engine, ("",))}
+    """Flags → cases that still need repetitions: every variant of a case first, then its fastest one."""
     todo = {}
     for case in peer_results.CASES:
         mine = [row for row in rows if row["case"] == case]
-        flags = peer_results.best_variant(mine)
-        good = peer_results.undisturbed([row for row in mine if row["flags"] == flags])
-        if len(good) < wanted:
-            todo.setdefault(flags, []).append(case)
+        best = peer_results.best_variant(mine) if mine else None
+        if len(peer_results.undisturbed([row for row in mine if row["flags"] == best])) < wanted:
+            for flags in (best,) if mine else peer_engines.PEER_FLAGS.get(engine, ("",)):
+                todo.setdefault(flags, []).append(case)
     return todo
 
 

@@ -118,6 +118,7 @@ def test_all_flags_first_then_the_fastest_where_repetitions_lack():
     rows += [row(20 if case == "prefill 256" else 5, case=case, flags="-fa off") for case in peer_results.CASES]
     assert cpu_peers.flags_to_run(LLAMA, rows, 2) == {"-fa off": ["prefill 256"]}
     assert cpu_peers.flags_to_run(LLAMA, rows + [row(20, flags="-fa off")], 2) == {}
+    assert cpu_peers.flags_to_run(BATON, [row(1, case=case) for case in peer_results.CASES[1:]], 1) == {"": ["decode b1 context 0"]}
 
 
 def test_rounds_are_interleaved_and_end():
