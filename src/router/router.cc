@@ -12,6 +12,7 @@ namespace baton {
 namespace {
 
 constexpr int64_t kSweepMs = 100;
+constexpr int64_t kBackOffMs = 50;  // after the first attempt that a worker gave up; doubles with each
 constexpr size_t kIndexedBlocksPerWorker = 1 << 16;
 
 int64_t RemainingMs(std::chrono::steady_clock::time_point deadline) {
@@ -175,7 +176,7 @@ void Router::Send(Stream& stream, const Selection& chosen, const SelectionInput&
 
 void Router::Dispatch(Stream& stream, Deliveries& deliveries) {
   if (stream.quarantined) return Quarantine(stream);
-  if (!stream.held_for && TryDispatch(stream)) return;
+  if (Clock::now() >= stream.held_until && TryDispatch(stream)) return;
   if (workers_.empty() || std::all_of(workers_.begin(), workers_.end(),
                                       [](const auto& entry) { return entry.second.member.role() == proto::PREFILL; })) {
     return Finish(stream, {.finish = FinishReason::kError, .status = Unavailable("there is no worker that decodes")},
@@ -202,7 +203,7 @@ void Router::DispatchParked(Deliveries& deliveries) {
           deliveries);
       continue;
     }
-    if (stream.held_for && now < stream.held_until) {
+    if (now < stream.held_until) {
       parked_.push_back(handle);
       continue;
     }
@@ -286,6 +287,7 @@ void Router::RetryOrFail(Stream& stream, const absl::Status& why, Deliveries& de
                    .status = Unavailable("gave up after ", stream.given_up, " attempts; the last one: ", Message(why))},
                   deliveries);
   }
+  stream.held_until = Clock::now() + std::chrono::milliseconds(kBackOffMs << (stream.given_up - 1));
   HoldForCause(stream, stream.decode);
   Replay(stream, std::string(Message(why)), deliveries);
 }
