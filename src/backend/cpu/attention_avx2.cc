@@ -35,11 +35,13 @@ BATON_INLINE void Divide(int dim, const float* values, float sum, float* out) {
   for (int d = 0; d < dim; d += 8) _mm256_storeu_ps(out + d, _mm256_mul_ps(_mm256_loadu_ps(values + d), inverse));
 }
 
-void Attend(const AttentionArgs& args, int begin, int end, const State& state) {
+using Variant = void (*)(const AttentionArgs& args, int begin, int end, const State& state);
+
+void Attend(Variant variant, const AttentionArgs& args, int begin, int end, const State& state) {
   const int rows = args.queries * args.heads;
   std::memset(state.values, 0, sizeof(float) * rows * args.head_dim);
   for (int row = 0; row < rows; ++row) state.running[row] = {-__builtin_inff(), 0};
-  args.queries == 1 ? AttendOneAvx2(args, begin, end, state) : AttendManyAvx2(args, begin, end, state);
+  variant(args, begin, end, state);
 }
 
 void ScaleQueries(const AttentionArgs& args, float* q) {
@@ -54,12 +56,12 @@ void ScaleQueries(const AttentionArgs& args, float* q) {
 }
 
 // One query's sections, unmerged.
-void AttendSections(const AttentionArgs& args, int end, const State& state) {
+void AttendSections(Variant variant, const AttentionArgs& args, int end, const State& state) {
   const int dim = args.head_dim;
   float* partial = args.partials;
   for (int section = args.first_section; section < args.first_section + args.sections; ++section) {
     const int begin = section * kAttentionSection;
-    Attend(args, begin, end - begin < kAttentionSection ? end : begin + kAttentionSection, state);
+    Attend(variant, args, begin, end - begin < kAttentionSection ? end : begin + kAttentionSection, state);
     for (int head = 0; head < args.heads; ++head, partial += dim + 2) {
       std::memcpy(partial, state.values + head * dim, sizeof(float) * dim);
       partial[dim] = state.running[head].maximum;
@@ -68,18 +70,16 @@ void AttendSections(const AttentionArgs& args, int end, const State& state) {
   }
 }
 
-}  // namespace
-
-void AttentionAvx2(const AttentionArgs& args) {
+void Attention(Variant variant, const AttentionArgs& args) {
   const int dim = args.head_dim;
   const int rows = args.queries * args.heads;
   const int end = args.first_position + args.queries;  // tokens that the last query sees
   const State state(args, rows);
   ScaleQueries(args, state.q);
-  if (args.partials != nullptr) return AttendSections(args, end, state);
+  if (args.partials != nullptr) return AttendSections(variant, args, end, state);
   for (int begin = 0; begin < end; begin += kAttentionSection) {
     const bool last = end - begin <= kAttentionSection;
-    Attend(args, begin, last ? end : begin + kAttentionSection, state);
+    Attend(variant, args, begin, last ? end : begin + kAttentionSection, state);
     for (int row = 0; row < rows; ++row) {
       const bool sees = args.first_position + row / args.heads >= begin;
       if (begin == 0) {
@@ -97,6 +97,14 @@ void AttentionAvx2(const AttentionArgs& args) {
     Divide(dim, (merged ? state.total : state.values) + row * dim, (merged ? state.totals : state.running)[row].sum,
            out);
   }
+}
+
+}  // namespace
+
+void AttentionAvx2(const AttentionArgs& args) { Attention(args.queries == 1 ? AttendOneAvx2 : AttendManyAvx2, args); }
+// One query is bound by memory, and by conversions that 512 bits do not speed up.
+void AttentionAvx512(const AttentionArgs& args) {
+  Attention(args.queries == 1 ? AttendOneAvx2 : AttendManyAvx512, args);
 }
 
 void MergeSectionsAvx2(float* partials, int sections, int heads, int dim, float* out) {

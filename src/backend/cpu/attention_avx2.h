@@ -1,5 +1,5 @@
 // What both variants of attention for AVX2 share: where a tile's tokens lie, and the running softmax. Included by
-// attention_*_avx2.cc only; internal linkage, as in avx2.h.
+// attention_*_avx2.cc and attention_many_avx512.cc only; internal linkage, as in avx2.h.
 #pragma once
 
 #include <cstring>
@@ -77,7 +77,7 @@ struct State {
   float* weights;      // [rows][kAttentionTile]
   float* corrections;  // [rows]
 
-  State(const AttentionArgs& args, int rows) {
+  __attribute__((always_inline)) State(const AttentionArgs& args, int rows) {
     q = args.scratch + 2 * kAttentionTile * args.head_dim;
     values = q + rows * args.head_dim;
     total = values + rows * args.head_dim;
@@ -129,6 +129,7 @@ BATON_INLINE __m256 ToWeights(const TileRows& tile, float* scores, int tokens, R
 
 // Adds tokens [begin, end) of one section to `state`, which was reset for it.
 void AttendManyAvx2(const AttentionArgs& args, int begin, int end, const avx2::State& state);
+void AttendManyAvx512(const AttentionArgs& args, int begin, int end, const avx2::State& state);
 void AttendOneAvx2(const AttentionArgs& args, int begin, int end, const avx2::State& state);
 
 }  // namespace baton::cpu

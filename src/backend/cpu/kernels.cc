@@ -22,7 +22,7 @@ constexpr Kernels kAvx2 = {
     SwiGluAvx2,
 };
 
-// What is between the products stays AVX2's, to the same bits.
+// To AVX2's bits. What is bound by memory or takes little time stays AVX2's.
 constexpr Kernels kAvx512 = {
     "avx512",
     {0, kAvx512Tile, kAvx512Tile, kAvx512Tile},
@@ -33,7 +33,7 @@ constexpr Kernels kAvx512 = {
     RotateAvx2,
     StoreHalfAvx2,
     StoreInt8Avx2,
-    AttentionAvx2,
+    AttentionAvx512,
     MergeSectionsAvx2,
     SwiGluAvx2,
 };

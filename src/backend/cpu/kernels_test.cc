@@ -275,6 +275,24 @@ TEST_P(KernelsTest, AttentionBitsDoNotDependOnQueriesTogetherBlocksOrSections) {
   }
 }
 
+// AVX2 and AVX-512 differ in width alone.
+TEST(Kernels, AttentionOfVectorPathsHasTheSameBits) {
+  for (int dim : {40, 64, 128}) {
+    std::mt19937 random(5);
+    const Cache cache(90, dim, 16, KvType::kF16, random);
+    std::vector<float> q(90 * 3 * dim);
+    for (float& value : q) value = std::normal_distribution<float>()(random);
+    std::vector<float> expected;
+    for (const Kernels* kernels : KernelsHere()) {
+      if (kernels == &PlainKernels()) continue;
+      std::vector<float> out(q.size(), NAN);
+      for (int first = 0; first < 90; first += 9) Attend(*kernels, cache, q, 3, first, 9, out);
+      if (expected.empty()) expected = out;
+      ASSERT_EQ(std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)), 0) << kernels->name << dim;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(InstructionSets, KernelsTest, testing::ValuesIn(KernelsHere().begin(), KernelsHere().end()),
                          [](const auto& info) { return std::string(info.param->name); });
 

@@ -226,14 +226,20 @@ BATON_INLINE void AddUnpackedPart(const uint8_t* block, const uint8_t* tile, int
 #pragma GCC unroll 8
     for (int i = 0; i < F::kWiden; ++i) {
       const int step = part * F::kPartSteps + first + i;
-      const uint8_t* rows = block + step * 64 + kFirst * 32;
-#pragma GCC unroll 8
-      for (int c = 0; c < kSums; ++c) {
-        const __m256i weights = _mm256_load_si256(reinterpret_cast<const __m256i*>(rows + c % kHalves * 32));
-        const __m256i input = Broadcast4(tile + (step * kWidth + c / kHalves) * 4);
-        const __m256i product = _mm256_maddubs_epi16(weights, input);
-        pairs[c] = i == 0 ? product : _mm256_add_epi16(pairs[c], product);
-        BATON_PIN(pairs[c]);
+      __m256i rows[kHalves];
+      for (int half = 0; half < kHalves; ++half) {
+        rows[half] = _mm256_load_si256(reinterpret_cast<const __m256i*>(block + step * 64 + (kFirst + half) * 32));
+      }
+#pragma GCC unroll 4
+      for (int c = 0; c < kWidth; ++c) {
+        const __m256i input = Broadcast4(tile + (step * kWidth + c) * 4);
+#pragma GCC unroll 2
+        for (int half = 0; half < kHalves; ++half) {
+          __m256i& sum = pairs[c * kHalves + half];
+          const __m256i product = _mm256_maddubs_epi16(rows[half], input);
+          sum = i == 0 ? product : _mm256_add_epi16(sum, product);
+          BATON_PIN(sum);
+        }
       }
     }
 #pragma GCC unroll 8

@@ -34,6 +34,7 @@ void MultiplyQ6KAvx2(const MultiplyArgs& args);
 
 inline constexpr int kAvx512Tile = 8;  // columns × 16 rows: sums of floats and of integers in 16 of 32 registers
 
+void AttentionAvx512(const AttentionArgs& args);
 void MultiplyF32Avx512(const MultiplyArgs& args);
 void MultiplyF16Avx512(const MultiplyArgs& args);
 void MultiplyBf16Avx512(const MultiplyArgs& args);
