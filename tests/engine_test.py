@@ -132,6 +132,27 @@ curiosity, she ran across the field after it, and fortunately was just in time t
 under the hedge.
 
 In another moment down went Alice after it, never once considering how in the world she was to get out again.
+
+The rabbit-hole went straight on like a tunnel for some way, and then dipped suddenly down, so suddenly that Alice had \
+not a moment to think about stopping herself before she found herself falling down a very deep well.
+
+Either the well was very deep, or she fell very slowly, for she had plenty of time as she went down to look about her and \
+to wonder what was going to happen next. First, she tried to look down and make out what she was coming to, but it was \
+too dark to see anything; then she looked at the sides of the well, and noticed that they were filled with cupboards and \
+book-shelves; here and there she saw maps and pictures hung upon pegs. She took down a jar from one of the shelves as \
+she passed; it was labelled "ORANGE MARMALADE", but to her great disappointment it was empty: she did not like to drop \
+the jar for fear of killing somebody underneath, so managed to put it into one of the cupboards as she fell past it.
+
+"Well!" thought Alice to herself, "after such a fall as this, I shall think nothing of tumbling down stairs! How brave \
+they'll all think me at home! Why, I wouldn't say anything about it, even if I fell off the top of the house!" (Which \
+was very likely true.)
+
+Down, down, down. Would the fall never come to an end? "I wonder how many miles I've fallen by this time?" she said \
+aloud. "I must be getting somewhere near the centre of the earth. Let me see: that would be four thousand miles down, I \
+think--" (for, you see, Alice had learnt several things of this sort in her lessons in the schoolroom, and though this \
+was not a very good opportunity for showing off her knowledge, as there was no one to listen to her, still it was good \
+practice to say it over) "--yes, that's about the right distance--but then I wonder what Latitude or Longitude I've got \
+to?" (Alice had no idea what Latitude was, or Longitude either, but thought they were nice grand words to say.)
 """
 
 
@@ -146,13 +167,15 @@ def perplexity(demo):
 
 @pytest.mark.parametrize("isa", ["auto", "plain"])
 @pytest.mark.parametrize("kv", ["F16", "I8"])
-def test_perplexity_is_the_reference_s(perplexity, build_dir, demo_model, kv, isa):
+def test_perplexity_is_near_the_reference_s(perplexity, build_dir, demo_model, kv, isa):
     tokens, expected = perplexity
-    assert len(tokens) > 300
+    assert len(tokens) > 700
     answer, = run(build_dir, demo_model, [{"tokens": tokens, "max_tokens": 1}], f"kv={kv}", f"isa={isa}", "threads=2")
     found = float(np.exp(-np.mean(answer["prompt_logprobs"])))
     print(f"perplexity {found:.4f}, reference {expected:.4f}: {found / expected - 1:+.3%}")
-    assert abs(found / expected - 1) <= 0.005
+    # 8-bit input in blocks of 32 costs this model 0.65 % by itself (numpy with that rounding alone), mostly before QKV
+    # and gate-up; which way single values round adds some tenths.
+    assert abs(found / expected - 1) <= 0.015
 
 
 def test_int8_kv_changes_no_bit_with_chunks_threads_and_blocks(perplexity, build_dir, demo_model):

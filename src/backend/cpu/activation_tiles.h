@@ -3,9 +3,9 @@
 //
 //   kInt8        for each 32 values: [8][width][4] int8, then float scale[width], float scaled_sum[width]
 //   kInt8Halves  as kInt8, with scaled_sum[2][width]: of the first 16 values and of the others
-//   kInt16       for each 32 values: [16][width][2] int16 (of int8 range), then the same floats as kInt8
+//   kInt16       for each 32 values: [16][width][2] int16, then the same floats as kInt8
 //
-// scale = max|x| / 127 and scaled_sum = scale × Σq, which multiplies the weight block's minimum.
+// scale = max|x| / InputRange and scaled_sum = scale × Σq, which multiplies the weight block's minimum.
 // Tiles follow one another, so the tile that begins at column c lies at c × (k / 32) × ColumnBlockBytes.
 // Integer sums are exact, so how columns are tiled changes no result.
 #pragma once
@@ -19,6 +19,8 @@ namespace baton::cpu {
 inline constexpr int kMaxTileWidth = 8;
 inline constexpr int kColumnGroup = 256;  // columns whose quantized input should stay in a core's cache
 
+// Of quantized input. 32 products of int16 with int8 weights fit 32 bits.
+constexpr float InputRange(InputKind kind) { return kind == InputKind::kInt16 ? 32767.0f : 127.0f; }
 constexpr int ColumnValueBytes(InputKind kind) { return kind == InputKind::kInt16 ? 64 : 32; }
 constexpr int ColumnBlockBytes(InputKind kind) {
   return ColumnValueBytes(kind) + (kind == InputKind::kInt8Halves ? 12 : 8);

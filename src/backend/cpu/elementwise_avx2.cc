@@ -10,12 +10,12 @@ using avx2::Exp;
 using avx2::SumLanes;
 
 struct QuantizedBlock {
-  __m256i q;  // 32 int8
+  __m256i q[4];
   float scale;
   int32_t sums[2];  // of the first 16, and of the others
 };
 
-BATON_INLINE QuantizedBlock Quantize(const float* x) {
+BATON_INLINE QuantizedBlock Quantize(const float* x, float range) {
   __m256 value[4];
   __m256i largest = _mm256_setzero_si256();
   for (int i = 0; i < 4; ++i) {
@@ -29,18 +29,29 @@ BATON_INLINE QuantizedBlock Quantize(const float* x) {
   half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1));
   const float max = _mm_cvtss_f32(_mm_castsi128_ps(half));
   QuantizedBlock block;
-  block.scale = max / 127.0f;
-  const __m256 inverse = _mm256_set1_ps(max > 0 ? 127.0f / max : 0.0f);
-  __m256i q[4];
+  block.scale = max / range;
+  const __m256 inverse = _mm256_set1_ps(max > 0 ? range / max : 0.0f);
+  __m256i* q = block.q;
   for (int i = 0; i < 4; ++i) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(value[i], inverse));
   __m256i sums = _mm256_hadd_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
   sums = _mm256_hadd_epi32(sums, sums);
   const __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
   block.sums[0] = _mm_cvtsi128_si32(sum);
   block.sums[1] = _mm_extract_epi32(sum, 1);
-  const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
-  block.q = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   return block;
+}
+
+// Saturate: NaN and infinity, which the scale keeps, become the lowest number.
+BATON_INLINE void StoreBytes(const __m256i* q, uint32_t* out) {
+  const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  _mm256_store_si256(reinterpret_cast<__m256i*>(out), _mm256_permutevar8x32_epi32(packed, order));
+}
+BATON_INLINE void StoreWords(const __m256i* q, uint32_t* out) {
+  for (int i = 0; i < 2; ++i) {
+    const __m256i packed = _mm256_packs_epi32(q[2 * i], q[2 * i + 1]);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(out + i * 8), _mm256_permute4x64_epi64(packed, 0xd8));
+  }
 }
 
 }  // namespace
@@ -51,15 +62,9 @@ void QuantizeTileAvx2(InputKind kind, const float* x, int64_t stride, int width,
   for (int64_t b = 0; b < k / kQuantBlock; ++b, tile += width * ColumnBlockBytes(kind)) {
     float* scales = reinterpret_cast<float*>(tile + width * words * 4);
     for (int c = 0; c < width; ++c) {
-      const QuantizedBlock block = Quantize(x + c * stride + b * kQuantBlock);
+      const QuantizedBlock block = Quantize(x + c * stride + b * kQuantBlock, InputRange(kind));
       alignas(32) uint32_t group[16];
-      if (int8) {
-        _mm256_store_si256(reinterpret_cast<__m256i*>(group), block.q);
-      } else {
-        _mm256_store_si256(reinterpret_cast<__m256i*>(group), _mm256_cvtepi8_epi16(_mm256_castsi256_si128(block.q)));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(group + 8),
-                           _mm256_cvtepi8_epi16(_mm256_extracti128_si256(block.q, 1)));
-      }
+      int8 ? StoreBytes(block.q, group) : StoreWords(block.q, group);
       for (int i = 0; i < words; ++i) std::memcpy(tile + (i * width + c) * 4, group + i, 4);
       scales[c] = block.scale;
       if (kind == InputKind::kInt8Halves) {

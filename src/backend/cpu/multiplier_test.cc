@@ -110,7 +110,7 @@ struct Matrix {
   std::vector<double> values;  // [rows][columns]
 };
 
-// What the kernels multiply by: the input itself, or its rounding to 8 bits in blocks of 32.
+// What the kernels multiply by: the input itself, or its rounding to 8 bits (16 for 8-bit weights) in blocks of 32.
 std::vector<double> RoundInput(const Kernels& kernels, DType dtype, const std::vector<float>& x) {
   std::vector<double> rounded(x.begin(), x.end());
   if (dtype == DType::kBF16 && std::string_view(kernels.name) == "avx512bf16") {
@@ -120,11 +120,12 @@ std::vector<double> RoundInput(const Kernels& kernels, DType dtype, const std::v
     }
   }
   if (TraitsOf(dtype).block_elements == 1) return rounded;
+  const float range = dtype == DType::kQ8_0 ? 32767.0f : 127.0f;
   for (size_t block = 0; block < x.size(); block += 32) {
     float max = 0;
     for (size_t i = block; i < block + 32; ++i) max = std::max(max, std::fabs(x[i]));
     for (size_t i = block; i < block + 32; ++i) {
-      rounded[i] = max == 0 ? 0 : std::nearbyint(x[i] * (127.0f / max)) * double{max / 127.0f};
+      rounded[i] = max == 0 ? 0 : std::nearbyint(x[i] * (range / max)) * double{max / range};
     }
   }
   return rounded;

@@ -16,25 +16,26 @@ constexpr int kLanes = 32;  // 8 rows × 4 columns, or 16 rows × 2
 // ---- quantized input ----
 
 struct QuantizedBlock {
-  int8_t q[kQuantBlock];
+  int16_t q[kQuantBlock];
   float scale;
   int sums[2];  // of the first 16, and of the others
 };
 
-QuantizedBlock Quantize(const float* x) {
+QuantizedBlock Quantize(const float* x, float range) {
   // Of the bits: NaN is larger than anything, so it survives as the scale.
   uint32_t largest = 0;
   for (int i = 0; i < kQuantBlock; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
   const float max = std::bit_cast<float>(largest);
   QuantizedBlock block;
-  block.scale = max / 127.0f;
-  const float inverse = max > 0 ? 127.0f / max : 0.0f;
+  block.scale = max / range;
+  const float inverse = max > 0 ? range / max : 0.0f;
+  const int limit = static_cast<int>(range);
   block.sums[0] = block.sums[1] = 0;
   for (int i = 0; i < kQuantBlock; ++i) {
     const float scaled = x[i] * inverse;
     // Adding 1.5 × 2^23 rounds to the nearest integer, ties to even.
     const int q = std::bit_cast<int32_t>(scaled + 12582912.0f) - 0x4b400000;
-    block.q[i] = static_cast<int8_t>(std::clamp(q, -127, 127));
+    block.q[i] = static_cast<int16_t>(std::clamp(q, -limit, limit));
     block.sums[i / 16] += block.q[i];
   }
   return block;
@@ -147,7 +148,8 @@ void ByteSums(const uint8_t* block, const uint8_t* column, int width, int32_t* s
     int16_t input[kLanes];
     for (int lane = 0; lane < kLanes; ++lane) input[lane] = pair[lane % 2];
     for (int lane = 0; lane < kLanes; ++lane) {
-      products[lane] += static_cast<int16_t>(static_cast<int8_t>(block[lane]) * input[lane]);  // 128 × 127 fits
+      const int16_t weight = static_cast<int8_t>(block[lane]);
+      products[lane] += int32_t{weight} * int32_t{input[lane]};
     }
   }
   for (int row = 0; row < kPanelRows; ++row) sums[row] = products[row * 2] + products[row * 2 + 1];
@@ -206,14 +208,13 @@ void QuantizeTilePlain(InputKind kind, const float* x, int64_t stride, int width
   for (int64_t b = 0; b < k / kQuantBlock; ++b, tile += width * ColumnBlockBytes(kind)) {
     float* scales = reinterpret_cast<float*>(tile + width * ColumnValueBytes(kind));
     for (int c = 0; c < width; ++c) {
-      const QuantizedBlock block = Quantize(x + c * stride + b * kQuantBlock);
+      const QuantizedBlock block = Quantize(x + c * stride + b * kQuantBlock, InputRange(kind));
       if (kind == InputKind::kInt16) {
-        for (int i = 0; i < 16; ++i) {
-          const int16_t pair[2] = {block.q[i * 2], block.q[i * 2 + 1]};
-          std::memcpy(tile + (i * width + c) * 4, pair, 4);
-        }
+        for (int i = 0; i < 16; ++i) std::memcpy(tile + (i * width + c) * 4, block.q + i * 2, 4);
       } else {
-        for (int i = 0; i < kSteps; ++i) std::memcpy(tile + (i * width + c) * 4, block.q + i * 4, 4);
+        for (int k = 0; k < kQuantBlock; ++k) {
+          tile[(k / 4 * width + c) * 4 + k % 4] = static_cast<uint8_t>(block.q[k]);
+        }
       }
       scales[c] = block.scale;
       if (kind == InputKind::kInt8Halves) {

@@ -1,5 +1,5 @@
-// Products of 8-bit weights with int16 input (of int8 range): vpmaddwd is exact for every int8 weight. Float sums
-// follow the blocks of k in order in every variant below.
+// Products of 8-bit weights with int16 input: vpmaddwd is exact, and 32 products fit 32 bits. Float sums follow the
+// blocks of k in order in every variant below.
 #include "backend/cpu/avx2.h"
 
 namespace baton::cpu {
