@@ -134,7 +134,6 @@ class PrefillSide {
   const std::map<uint64_t, Prompt>& prompts() const { return prompts_; }  // by tag
   const std::map<Session, Peer>& peers() const { return peers_; }
   const Prompt* Find(uint64_t tag) const;
-  uint64_t incarnation() const { return incarnation_; }
 
  private:
   std::optional<uint64_t> FindEpoch(Session session, uint64_t epoch) const;
