@@ -100,7 +100,8 @@ class DecodeHandoff {
   };
   void OnMessage(uint64_t connection, const proto::Envelope& envelope);
   bool HasHeadRoom(const Incoming& incoming) const;
-  bool TryReserve(SequenceId sequence);  // false: no room now
+  std::vector<SequenceId> InTurn() const;  // those that wait for room
+  bool TryReserve(SequenceId sequence);    // false: no room now
   void Execute(const std::optional<DecodeDecision>& decision, const Cause& cause);
   void SettleBlocks(const DecodeDecision& decision);
   void Act(DecodeAction action, const DecodeDecision& decision, const Cause& cause);

@@ -40,7 +40,8 @@ void DecodeHandoff::Connect(WorkerId worker, uint64_t connection) {
                        .on_closed =
                            [this, connection](absl::Status why) {
                              inbox_.Post([this, connection, why] { OnSessionClosed(connection, why); });
-                           }};
+                           },
+                       .watched = true};
   connector_.Connect(peers_.at(worker).member.address(), std::move(events), kConnectTimeoutMs,
                      [this, connection](auto session) {
                        inbox_.Post([this, connection, session = std::move(session)]() mutable {

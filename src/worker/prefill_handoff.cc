@@ -84,6 +84,10 @@ absl::StatusOr<PathReport> PrefillHandoff::Accept(const proto::PoolOffer& offer,
 }
 
 void PrefillHandoff::OnPoolOffer(const std::shared_ptr<Session>& session, const proto::PoolOffer& offer, UniqueFd fd) {
+  {
+    MutexLock lock(mutex_);
+    if (!side_.TakesOffer(NameOf(session))) return LogWarning("a second pool was offered by ", session->peer());
+  }
   Peer peer;
   const absl::StatusOr<PathReport> report = Accept(offer, std::move(fd), peer.pool);
   if (!report.ok()) {
