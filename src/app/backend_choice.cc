@@ -14,9 +14,13 @@ namespace {
 
 constexpr double kGib = 1024.0 * 1024 * 1024;
 
+int32_t CpuThreads(const EngineFlags& flags, const MachineLimits& machine) {
+  return flags.threads > 0 ? flags.threads : std::max(1, machine.cores / flags.machine_share);
+}
+
 absl::StatusOr<BackendChoice> ChooseCpu(const EngineFlags& flags) {
   const MachineLimits machine = ReadMachineLimits();
-  const int32_t threads = flags.threads > 0 ? flags.threads : std::max(1, machine.cores / flags.machine_share);
+  const int32_t threads = CpuThreads(flags, machine);
   // Pages are committed when they are first used: this is a limit, not a price.
   const double gib =
       std::clamp(0.4 * static_cast<double>(machine.available_bytes) / kGib / flags.machine_share, 0.0625, 2.0);
@@ -45,23 +49,32 @@ absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags& flags, int64_t weight
 }
 
 bool HasGpu(int32_t index) { return SelectCudaDevice(index).ok(); }
+absl::StatusOr<Ceilings> MeasureGpu(int32_t index) { return MeasureCudaCeilings(index); }
 
 #else
 
-absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags&, int64_t) {
+absl::Status NoCuda() {
   return FailedPrecondition(
       "--device cuda: this binary was built without CUDA; build it where nvcc is found, or use --device cpu");
 }
-
+absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags&, int64_t) { return NoCuda(); }
 bool HasGpu(int32_t) { return false; }
+absl::StatusOr<Ceilings> MeasureGpu(int32_t) { return NoCuda(); }
 
 #endif
 
 }  // namespace
 
+bool UsesGpu(const EngineFlags& flags) {
+  return flags.device == "cuda" || (flags.device == "auto" && HasGpu(flags.gpu));
+}
+
+absl::StatusOr<Ceilings> MeasureCeilings(const EngineFlags& flags) {
+  return UsesGpu(flags) ? MeasureGpu(flags.gpu) : MeasureCpuCeilings(CpuThreads(flags, ReadMachineLimits()));
+}
+
 absl::StatusOr<BackendChoice> ChooseBackend(const EngineFlags& flags, int64_t weight_bytes) {
-  const bool gpu = flags.device == "cuda" || (flags.device == "auto" && HasGpu(flags.gpu));
-  return gpu ? ChooseGpu(flags, weight_bytes) : ChooseCpu(flags);
+  return UsesGpu(flags) ? ChooseGpu(flags, weight_bytes) : ChooseCpu(flags);
 }
 
 #if BATON_HAVE_CUDA

@@ -99,6 +99,9 @@ class Worker {
   StepRates rates_;
   uint64_t next_sequence_ = 0;
   uint64_t steps_ = 0;
+  bool after_step_ = false;  // the last turn of the loop ran a step
+  uint64_t step_gaps_ = 0;   // between such steps, as the device saw them
+  double step_gap_seconds_ = 0;
   std::string integrity_error_;
   bool checked_when_idle_ = false;
   std::string last_status_;
