@@ -14,7 +14,6 @@
 
 #include "backend/cuda/gemm.h"
 #include "backend/cuda/kernels.h"
-#include "backend/cuda/small_gemms.h"
 #include "device/cuda_device.h"
 
 namespace {
@@ -81,16 +80,12 @@ class Report {
 
 class KernelBench {
  public:
-  KernelBench(Report& report, const baton::CudaDeviceInfo& device)
-      : report_(report), stream_(Check(baton::CudaStream::Create())) {
+  explicit KernelBench(Report& report) : report_(report), stream_(Check(baton::CudaStream::Create())) {
     gemm_ = Check(baton::cuda::Gemm::Create(stream_.get()));
-    std::vector<baton::cuda::GemmShape> shapes;
-    for (const auto& layer : kLayers) shapes.push_back({.n = layer.n, .k = layer.k, .fp8 = true});
-    own_gemms_ = Check(baton::cuda::SmallGemms::Create(shapes, kCalls, device, stream_.get()));
   }
 
   void Run() {
-    for (const int rows : {8, 32, 64, 3000}) Rows(rows);
+    for (const int rows : {8, 32, 64, 512, 3000}) Rows(rows);
     for (const int rows : {8, 32, 64, 3000}) Products(rows);
     Head();
     DecodeAttention(std::vector<int>(8, 3075));
@@ -104,7 +99,6 @@ class KernelBench {
  private:
   static constexpr int kHidden = 8192, kInner = 28672, kHeads = 64, kKvHeads = 8, kDim = 128, kVocabulary = 128256;
   static constexpr int kQkv = (kHeads + 2 * kKvHeads) * kDim;
-  static constexpr int kCalls = 32;  // of a product in one graph
   static constexpr struct {
     const char* name;
     int64_t n, k;
@@ -196,29 +190,18 @@ class KernelBench {
     auto* device_info = Upload(info);
     const baton::cuda::RowOutput out{codes, scales, nullptr};
     const int count = 40;
-    report_.Add(
-        Name("residual + norm + quantize", rows),
-        Time(count,
-             [&](int) {
-               Check(baton::cuda::LaunchRmsNorm(
-                   {residual, delta, {token, channel, 1.0f, nullptr}, weight, nullptr, out, rows, kHidden, 1e-5f, true},
-                   stream_.get()));
-             }),
-        BytesFloor(7.0 * rows * kHidden));
+    const baton::cuda::RmsNormArgs norm{
+        residual, delta, {token, channel, 1.0f, nullptr}, weight, nullptr, out, rows, kHidden, 1e-5f, true};
+    report_.Add(Name("residual + norm + quantize", rows),
+                Time(count, [&](int) { Check(baton::cuda::LaunchRmsNorm(norm, stream_.get())); }),
+                BytesFloor(7.0 * rows * kHidden));
     const baton::cuda::SwiGluArgs swiglu{gate_up, {token, channel, 1.0f, nullptr}, out, rows, kInner};
     report_.Add(Name("SwiGLU + quantize", rows),
-                Time(count,
-                     [&](int) {
-                       Check(rows > 64
-                                 ? baton::cuda::LaunchSwiGluRows(swiglu, report_.card().multiprocessors, stream_.get())
-                                 : baton::cuda::LaunchSwiGlu(swiglu, stream_.get()));
-                     }),
+                Time(count, [&](int) { Check(baton::cuda::LaunchSwiGlu(swiglu, stream_.get())); }),
                 BytesFloor(5.0 * rows * kInner));
+    const baton::cuda::QuantizeArgs quantize{delta, out, rows, kHidden};
     report_.Add(Name("attention output quantize", rows),
-                Time(count,
-                     [&](int) {
-                       Check(baton::cuda::LaunchQuantize({delta, out, rows, kHidden}, stream_.get()));
-                     }),
+                Time(count, [&](int) { Check(baton::cuda::LaunchQuantize(quantize, stream_.get())); }),
                 BytesFloor(3.0 * rows * kHidden));
     const baton::cuda::KvCacheView view{cache, kKvHeads, 1, kDim, true};
     report_.Add(
@@ -253,10 +236,11 @@ class KernelBench {
       const double floor = std::max(BytesFloor(bytes), 2.0 * rows * bytes / report_.card().fp8_petaflops / 1e9);
       report_.Add(Name((std::string(layer.name) + " product").c_str(), rows), time, floor);
       double best = time;
-      if (own_gemms_.Has(shape, rows)) {
-        best = Time(kCalls, [&](int i) {
-          if (i == 0) Check(own_gemms_.BeginStep(stream_.get()));
-          Check(own_gemms_.Run(shape, copies[i % copies.size()], input, rows, output, stream_.get()));
+      if (baton::cuda::HasSmallGemm(layer.n, layer.k, rows)) {
+        best = Time(32, [&](int i) {
+          Check(baton::cuda::LaunchSmallGemm({static_cast<const uint8_t*>(copies[i % copies.size()]), input, output,
+                                              static_cast<int32_t>(layer.n), static_cast<int32_t>(layer.k), rows},
+                                             stream_.get()));
         });
         report_.Add(Name((std::string(layer.name) + " product, own").c_str(), rows), best, floor);
       }
@@ -387,7 +371,6 @@ class KernelBench {
   Report& report_;
   baton::CudaStream stream_;
   std::unique_ptr<baton::cuda::Gemm> gemm_;
-  baton::cuda::SmallGemms own_gemms_;
   std::vector<CudaMemory> memory_;
   uint64_t seed_ = 0;
 };
@@ -408,7 +391,7 @@ int main(int argc, char** argv) {
   }
   std::printf("%s, %lld MiB free\n", device.name.c_str(), static_cast<long long>(device.free_bytes >> 20));
   Report report(card);
-  KernelBench(report, device).Run();
+  KernelBench(report).Run();
   if (!json.empty()) report.Save(json);
   return 0;
 }

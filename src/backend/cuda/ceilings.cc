@@ -32,15 +32,14 @@ absl::StatusOr<double> TimeOnDevice(cudaStream_t stream, const std::function<abs
 
 absl::StatusOr<double> ReadBytesPerSecond(int32_t multiprocessors, cudaStream_t stream) {
   BATON_ASSIGN_OR_RETURN(const CudaMemory memory, CudaMemory::Allocate(Kind::kDevice, kReadBytes, "measuring reads"));
-  BATON_ASSIGN_OR_RETURN(const CudaMemory state,
-                         CudaMemory::Allocate(Kind::kDevice, 4 * (1 + multiprocessors), "measuring reads"));
+  BATON_ASSIGN_OR_RETURN(const CudaMemory taken, CudaMemory::Allocate(Kind::kDevice, 4, "measuring reads"));
   BATON_RETURN_IF_CUDA_ERROR(LaunchFillFp8(memory.data(), kReadBytes, 1, 1.0f, stream));
   std::vector<double> times;
   for (int i = 0; i < kReads; ++i) {
-    BATON_RETURN_IF_CUDA_ERROR(cudaMemsetAsync(state.data(), 0, state.bytes(), stream));
+    BATON_RETURN_IF_CUDA_ERROR(cudaMemsetAsync(taken.data(), 0, taken.bytes(), stream));
     BATON_ASSIGN_OR_RETURN(
         const double milliseconds, TimeOnDevice(stream, [&] {
-          return CudaStatus(LaunchReadMemory(memory.data(), kReadBytes, state.as<uint32_t>(), multiprocessors, stream),
+          return CudaStatus(LaunchReadMemory(memory.data(), kReadBytes, taken.as<uint32_t>(), multiprocessors, stream),
                             "reading memory");
         }));
     times.push_back(milliseconds);

@@ -200,7 +200,7 @@ absl::Status CudaBackend::Start(const ModelShape& shape, const KvLayout& kv, int
                                                           .device = device_},
                                                          gemm_.get(), stream()));
   BATON_RETURN_IF_ERROR(
-      TuneLayers(layers_, shape, limits, executor_->small_gemms(), executor_->activations(), *gemm_, stream()));
+      TuneLayers(layers_, shape, limits, options_.own_gemm, executor_->activations(), *gemm_, stream()));
   BATON_RETURN_IF_ERROR(executor_->AllocateCache(num_blocks));
   for (int32_t i = 0; i <= kv.num_layers; ++i) {
     BATON_ASSIGN_OR_RETURN(CudaEvent event, CudaEvent::Create(false));

@@ -13,8 +13,6 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
-#include <span>
-#include <vector>
 
 #include "core/tensor_recipe.h"
 
@@ -82,9 +80,6 @@ struct SwiGluArgs {
   int32_t rows, width;
 };
 cudaError_t LaunchSwiGlu(const SwiGluArgs& args, cudaStream_t stream);
-// The same for many rows, at the speed of memory; where there is a kernel for the width, and no bias.
-bool HasSwiGluRows(const SwiGluArgs& args);
-cudaError_t LaunchSwiGluRows(const SwiGluArgs& args, int32_t multiprocessors, cudaStream_t stream);
 
 struct QuantizeArgs {
   const __nv_bfloat16* input;  // [rows][width]
@@ -120,27 +115,21 @@ cudaError_t LaunchFillFp8(uint8_t* output, int64_t n, uint64_t seed, float devia
 cudaError_t LaunchFillFloat(float* output, int64_t n, uint64_t seed, float low, float high, cudaStream_t stream);
 
 // Reads memory once and does nothing with it (whole pieces of 64 KB): the bandwidth that everything else is held
-// against. Multiprocessors take pieces as they can; `state` is [1 + multiprocessors], zero before, and then has how
-// many pieces each one took in state[1 + its number].
-cudaError_t LaunchReadMemory(const void* memory, int64_t bytes, uint32_t* state, int32_t multiprocessors,
+// against. Multiprocessors take pieces as they can, by the count in `taken`, which is zero before.
+cudaError_t LaunchReadMemory(const void* memory, int64_t bytes, uint32_t* taken, int32_t multiprocessors,
                              cudaStream_t stream);
 
 // ---- products of few rows ----
 // output[m][n] = input[m][k] × weight[n][k]ᵀ, E4M3 with unit scales, BF16 out. The input has memory for 8 rows when m
 // <= 8, else for 32. HasSmallGemm says for which shapes there is a kernel.
 inline constexpr int kSmallGemmRows = 32;
-inline constexpr int kClaimWords = 8;  // for up to 256 multiprocessors
 struct SmallGemmArgs {
   const uint8_t* weight;
   const uint8_t* input;
   __nv_bfloat16* output;
-  const int32_t* row_begin;  // SmallGemmRows
-  uint32_t* claims;          // [kClaimWords], zero; of this call alone until its kernel has ended
-  int32_t n, k, m, multiprocessors;
+  int32_t n, k, m;
 };
-bool HasSmallGemm(int64_t n, int64_t k, int64_t m, int32_t multiprocessors);
-// Which weight rows each multiprocessor (or pair) takes, in proportion to how fast they read: running sums.
-std::vector<int32_t> SmallGemmRows(int64_t n, int64_t k, std::span<const float> speeds);
+bool HasSmallGemm(int64_t n, int64_t k, int64_t m);
 cudaError_t LaunchSmallGemm(const SmallGemmArgs& args, cudaStream_t stream);
 
 // ---- attention ----

@@ -56,20 +56,24 @@ struct Reached {
   int bin;
 };
 
+union Exchanged {
+  Extremes extremes;
+  Sum sum;
+  double number;
+  Reached reached;
+  int token;
+};
+
 struct Shared {
   Sum bins[kBins];
   Sum warp_sums[kWarps];
   double warp_doubles[kWarps];
   Extremes warp_extremes[kWarps];
   Selector top_k, top_p;
-  // What the others of the cluster read, by turns, so that one barrier separates writing and reading.
-  union {
-    Extremes extremes;
-    Sum sum;
-    double number;
-    Reached reached;
-    int token;
-  } published[2];
+  // What the others of the cluster read, and what was read of them; by turns, so that one barrier separates writing and
+  // reading.
+  Exchanged published[2];
+  Exchanged collected[2][kSlices];
   int list_size;
   int list_ids[kTopCapacity];
   float list_values[kTopCapacity];
@@ -110,11 +114,17 @@ __device__ __forceinline__ T ReadPeer(const T& mine, int rank) {
 // Every CTA's value, combined in the order of ranks by all threads of all CTAs. Thread 0's `mine` counts.
 template <typename T, typename Combine>
 __device__ __forceinline__ void Exchange(Slice& slice, const T& mine, Combine combine) {
-  auto& place = slice.shared.published[slice.turn ^= 1];
-  T& published = *reinterpret_cast<T*>(&place);
+  slice.turn ^= 1;
+  T& published = *reinterpret_cast<T*>(&slice.shared.published[slice.turn]);
   if (threadIdx.x == 0) published = mine;
   ClusterSync();
-  for (int rank = 0; rank < kSlices; ++rank) combine(rank, ReadPeer(published, rank));
+  if (threadIdx.x < kSlices) {
+    *reinterpret_cast<T*>(&slice.shared.collected[slice.turn][threadIdx.x]) = ReadPeer(published, threadIdx.x);
+  }
+  __syncthreads();
+  for (int rank = 0; rank < kSlices; ++rank) {
+    combine(rank, *reinterpret_cast<const T*>(&slice.shared.collected[slice.turn][rank]));
+  }
 }
 
 __device__ __forceinline__ void Merge(Extremes& all, const Extremes& other) {

@@ -7,8 +7,9 @@ namespace baton::cuda {
 namespace {
 
 // A thread rotates 8 pairs of one head. Non-interleaved pairs lie in two vectors half a head apart.
-template <bool kInterleaved>
-__global__ void __launch_bounds__(128, 8) rope_append_kernel(const RopeAppendArgs args) {
+// kEarly: constants come in while the predecessor runs, which pays for few rows only.
+template <bool kInterleaved, bool kEarly>
+__global__ void __launch_bounds__(128, kEarly ? 8 : 9) rope_append_kernel(const RopeAppendArgs args) {
   ReleaseSuccessor();
   const int tid = threadIdx.x;
   const int dim = args.cache.head_dim;
@@ -31,15 +32,20 @@ __global__ void __launch_bounds__(128, 8) rope_append_kernel(const RopeAppendArg
   __nv_bfloat16* const base = args.qkv + static_cast<int64_t>(row) * all_heads * dim + head * dim;
   const bool is_query = head < args.heads;
   const bool is_value = head >= args.heads + kv_heads;
-  // Constants first, while the predecessor still runs.
-  const uint4 channel[2] = {LoadChannel(args.scales, head * dim + at[0]), LoadChannel(args.scales, head * dim + at[1])};
+  uint4 channel[2];
   float4 turns[kVector / 2];  // cosine and sine of two pairs each
-  const float4* table =
-      reinterpret_cast<const float4*>(args.rotary + static_cast<int64_t>(info.position) * (dim / 2) + lane * 8);
+  const auto load_constants = [&] {
+    const float4* table =
+        reinterpret_cast<const float4*>(args.rotary + static_cast<int64_t>(info.position) * (dim / 2) + lane * 8);
 #pragma unroll
-  for (int i = 0; i < kVector / 2; ++i) turns[i] = __ldg(table + i);
+    for (int v = 0; v < 2; ++v) channel[v] = LoadChannel(args.scales, head * dim + at[v]);
+#pragma unroll
+    for (int i = 0; i < kVector / 2; ++i) turns[i] = __ldg(table + i);
+  };
+  if (kEarly) load_constants();
   WaitForPredecessor();
   const uint4 raw[2] = {LoadStreaming(base + at[0]), LoadStreaming(base + at[1])};
+  if (!kEarly) load_constants();
   const float token = TokenScale(args.scales, row);
   float x[2][kVector];
 #pragma unroll
@@ -108,7 +114,12 @@ cudaError_t LaunchRopeAppend(const RopeAppendArgs& args, cudaStream_t stream) {
   const int heads_per_cta = 128 / (args.cache.head_dim / 16);
   const int all_heads = args.heads + 2 * args.cache.kv_heads;
   const LaunchShape shape{.grid = dim3(args.rows, (all_heads + heads_per_cta - 1) / heads_per_cta), .block = dim3(128)};
-  return LaunchDependent(args.interleaved ? rope_append_kernel<true> : rope_append_kernel<false>, shape, stream, args);
+  if (args.rows <= 64) {
+    return LaunchDependent(args.interleaved ? rope_append_kernel<true, true> : rope_append_kernel<false, true>, shape,
+                           stream, args);
+  }
+  return LaunchDependent(args.interleaved ? rope_append_kernel<true, false> : rope_append_kernel<false, false>, shape,
+                         stream, args);
 }
 
 cudaError_t LaunchRotaryTable(float2* table, const float* inverse_frequencies, int32_t positions, int32_t half_dim,

@@ -121,9 +121,11 @@ __device__ __forceinline__ void Combine(const RowArgs& args, const uint4& first,
 // A row for each cluster of gridDim.x CTAs (mostly one); a thread keeps kPer vectors of it in registers between the two
 // passes.
 template <RowKind kKind, int kPer>
-__global__ void __launch_bounds__(kRowThreads, 3) row_kernel(const RowArgs args) {
+__global__ void __launch_bounds__(kRowThreads, kPer > 4 ? 2 : 3) row_kernel(const RowArgs args) {
   // With few rows the constants come in while the predecessor runs: they are in no cache, and memory is busy.
   constexpr bool kEarly = kPer <= 2;
+  constexpr int kGroup = kPer <= 4 ? kPer : kPer / 7;  // vectors in flight at once
+  constexpr bool kExact = kPer > 4;                    // the share is a whole number of vectors for every thread
   const int tid = threadIdx.x;
   const int row = blockIdx.y;
   const int share = args.width / gridDim.x;  // a multiple of kVector
@@ -148,33 +150,36 @@ __global__ void __launch_bounds__(kRowThreads, 3) row_kernel(const RowArgs args)
   uint32_t packed[kPer][4];
   float sum = 0.f;
   float peak = 0.f;
-  uint4 first[kPer];
-  uint4 second[kPer];
 #pragma unroll
-  for (int i = 0; i < kPer; ++i) {
-    const int k = begin + (i * kRowThreads + tid) * kVector;
-    if (k < end) LoadRow<kKind>(args, source, k, first[i], second[i]);
-  }
+  for (int from = 0; from < kPer; from += kGroup) {
+    uint4 first[kGroup];
+    uint4 second[kGroup];
 #pragma unroll
-  for (int i = 0; i < kPer; ++i) {
-    const int k = begin + (i * kRowThreads + tid) * kVector;
-    if (k >= end) continue;
-    uint32_t(&words)[4] = packed[i];
-    const Columns<kKind> columns = kEarly ? early[kEarly ? i : 0] : LoadColumns<kKind>(args, k);
-    Combine<kKind>(args, first[i], second[i], columns, k, token, words);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      float2 x = UnpackBf16(words[j]);
-      if (kKind == RowKind::kNorm) {
-        sum += x.x * x.x + x.y * x.y;
-        x.x *= columns.weight[2 * j];
-        x.y *= columns.weight[2 * j + 1];
-      }
-      peak = fmaxf(peak, fmaxf(fabsf(x.x), fabsf(x.y)));
+    for (int i = 0; i < kGroup; ++i) {
+      const int k = begin + ((from + i) * kRowThreads + tid) * kVector;
+      if (kExact || k < end) LoadRow<kKind>(args, source, k, first[i], second[i]);
     }
-    if (kKind == RowKind::kNorm && args.write_residual) {
-      *reinterpret_cast<uint4*>(args.residual + static_cast<int64_t>(source) * args.width + k) =
-          make_uint4(words[0], words[1], words[2], words[3]);
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) {
+      const int k = begin + ((from + i) * kRowThreads + tid) * kVector;
+      if (!kExact && k >= end) continue;
+      uint32_t(&words)[4] = packed[from + i];
+      const Columns<kKind> columns = kEarly ? early[kEarly ? from + i : 0] : LoadColumns<kKind>(args, k);
+      Combine<kKind>(args, first[i], second[i], columns, k, token, words);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        float2 x = UnpackBf16(words[j]);
+        if (kKind == RowKind::kNorm) {
+          sum += x.x * x.x + x.y * x.y;
+          x.x *= columns.weight[2 * j];
+          x.y *= columns.weight[2 * j + 1];
+        }
+        peak = fmaxf(peak, fmaxf(fabsf(x.x), fabsf(x.y)));
+      }
+      if (kKind == RowKind::kNorm && args.write_residual) {
+        *reinterpret_cast<uint4*>(args.residual + static_cast<int64_t>(source) * args.width + k) =
+            make_uint4(words[0], words[1], words[2], words[3]);
+      }
     }
   }
 
@@ -188,7 +193,7 @@ __global__ void __launch_bounds__(kRowThreads, 3) row_kernel(const RowArgs args)
 #pragma unroll
   for (int i = 0; i < kPer; ++i) {
     const int k = begin + (i * kRowThreads + tid) * kVector;
-    if (k >= end) continue;
+    if (!kExact && k >= end) continue;
     float x[kVector];
     float weight[kVector];
     if (kKind == RowKind::kNorm && !kEarly) LoadFloats(args.weight, k, 1.f, weight);
@@ -219,6 +224,10 @@ template <RowKind kKind>
 cudaError_t LaunchRows(const RowArgs& args, int rows, cudaStream_t stream) {
   constexpr int kPerCta = kRowThreads * kVector;  // with one vector a thread
   LaunchShape shape{.grid = dim3(1, rows), .block = dim3(kRowThreads)};
+  if constexpr (kKind == RowKind::kSwiGlu) {
+    if (rows > 64 && args.width == 14 * kPerCta) return LaunchDependent(row_kernel<kKind, 14>, shape, stream, args);
+    if (rows > 64 && args.width == 7 * kPerCta) return LaunchDependent(row_kernel<kKind, 7>, shape, stream, args);
+  }
   const int target = rows <= 64 ? kPerCta : 4 * kPerCta;
   int ctas = 1;
   while (ctas < 8 && args.width > target * ctas && args.width % (2 * ctas * kVector) == 0) ctas *= 2;

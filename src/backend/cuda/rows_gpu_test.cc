@@ -108,12 +108,13 @@ TEST_P(RowsTest, SwiGlu) {
   const DeviceArray<uint16_t> device_input(input);
   const DeviceArray<float> device_token(token);
   Output output(fp8, rows, width);
-  SwiGluArgs args{.gate_up = device_input.as<__nv_bfloat16>(),
-                  .scales = {device_token.get(), channels.device.as<__half>(), ChannelScales::kUnit, nullptr},
-                  .output = output.Arguments(),
-                  .rows = rows,
-                  .width = width};
-  ASSERT_EQ(LaunchSwiGlu(args, nullptr), cudaSuccess);
+  ASSERT_EQ(LaunchSwiGlu({.gate_up = device_input.as<__nv_bfloat16>(),
+                          .scales = {device_token.get(), channels.device.as<__half>(), ChannelScales::kUnit, nullptr},
+                          .output = output.Arguments(),
+                          .rows = rows,
+                          .width = width},
+                         nullptr),
+            cudaSuccess);
   std::vector<std::vector<double>> reference(rows, std::vector<double>(width));
   for (int row = 0; row < rows; ++row) {
     for (int k = 0; k < width; ++k) {
@@ -124,11 +125,6 @@ TEST_P(RowsTest, SwiGlu) {
     }
   }
   EXPECT_LT(ErrorOf(output, reference), kTolerance);
-  if (!HasSwiGluRows(args)) return;
-  Output again(fp8, rows, width);
-  args.output = again.Arguments();
-  ASSERT_EQ(LaunchSwiGluRows(args, 2, nullptr), cudaSuccess);  // several rows for each CTA
-  EXPECT_LT(ErrorOf(again, reference), kTolerance);
 }
 
 TEST_P(RowsTest, Quantize) {
@@ -149,7 +145,7 @@ TEST_P(RowsTest, Quantize) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, RowsTest,
-                         testing::Combine(testing::Values(1, 7, 100), testing::Values(576, 1536, 4096, 8192, 14336, 28672),
+                         testing::Combine(testing::Values(1, 7, 100), testing::Values(576, 1536, 4096, 8192, 28672),
                                           testing::Bool()));
 
 TEST(RowsTest, NormTakesNamedRowsAndLeavesTheResidual) {

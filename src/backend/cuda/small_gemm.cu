@@ -1,10 +1,8 @@
 // FP8 products for few rows (decode): output[m][n] = input[m][k] × weight[n][k]ᵀ, bound by reading the weights once.
 //
-// A CTA on each multiprocessor, alone or in clusters of two. A cluster owns a range of weight rows, its CTAs share out
-// k, and their partial sums meet through distributed shared memory in a fixed order: no fix-up, the same bits every
-// time. Multiprocessors do not read equally fast: six behind one port get less each than four. So ranges are as long as
-// their multiprocessors are fast (SmallGemmRows), and a cluster claims the range that was made for where it runs.
-// Weights are the A operand (64 rows an instruction), so that few tokens waste nothing. About 150 KB of tiles are in
+// 128 CTAs in clusters of one or two. A cluster owns a group of weight rows, its CTAs share out k, and their partial
+// sums meet through distributed shared memory in a fixed order: no partial wave, no fix-up, the same bits every time.
+// Weights are the A operand (64 rows an instruction), so that few tokens waste nothing. About 200 KB of tiles are in
 // flight on each SM, and the first ones are asked for before the predecessor has ended: weights do not depend on it.
 // Each stage's sums are added to FP32 registers, since the tensor core's own FP8 accumulation is short.
 #include <cuda.h>
@@ -16,21 +14,16 @@
 namespace baton::cuda {
 namespace {
 
-constexpr int kConsumers = 256;  // two warpgroups
-constexpr int kTileK = 128;      // bytes of k in a tile row
-constexpr int kBlocks = 2;       // 128-row blocks of a pass
-constexpr int kPassRows = 128 * kBlocks;
-constexpr int kRowStep = 8;              // ranges are multiples of it
-constexpr int kBoxes = 5;                // weight rows come in boxes of 8, 16, 32, 64 and 128
-constexpr int kWeightRing = 166 * 1024;  // bytes
+constexpr int kCtas = 128;
+constexpr int kConsumers = 256;          // two warpgroups
+constexpr int kTileK = 128;              // bytes of k in a tile row
+constexpr int kWeightRing = 160 * 1024;  // bytes
 constexpr int kMostStages = 16;
 template <int kTokens>
 constexpr int kInputRing = kTokens == 32 ? 40 * 1024 : 20 * 1024;
-// The ring's reads go up to a pass past its end when a pass is not full (see the main loop): into the input ring.
-constexpr int kOverrun = 12 * 1024;
+// The ring's reads go past its end when a row group is no multiple of 128 (see the main loop): into the input ring.
 template <int kTokens>
-constexpr int kSharedBytes = kWeightRing + kInputRing<kTokens> + kOverrun + 32 * kMostStages + 1024;
-static_assert(kInputRing<8> + kOverrun >= (kPassRows - kRowStep) * kTileK);
+constexpr int kSharedBytes = kWeightRing + kInputRing<kTokens> + 8192 + 32 * kMostStages + 1024;
 
 __device__ __forceinline__ void TensorLoad(uint32_t shared, const CUtensorMap& map, int k, int row, uint32_t barrier) {
   asm volatile(
@@ -41,34 +34,7 @@ __device__ __forceinline__ void TensorLoad(uint32_t shared, const CUtensorMap& m
 }
 struct Product {
   __nv_bfloat16* output;
-  const int32_t* row_begin;  // [ranges + 1]
-  uint32_t* claims;          // a bit for each range
-  int ranges, n, k, m;
-};
-struct WeightMaps {
-  CUtensorMap of_box[kBoxes];  // boxes of 8 << i rows
-};
-
-// The range of rows made for multiprocessor `place` (or for its pair), or any other that nobody has taken.
-__device__ __forceinline__ int ClaimRange(const Product& product, int place) {
-  int range = place < product.ranges ? place : 0;
-  while (true) {
-    const uint32_t bit = 1u << (range & 31);
-    if (!(atomicOr(product.claims + (range >> 5), bit) & bit)) return range;
-    if (++range == product.ranges) range = 0;
-  }
-}
-
-// A range is worked on in passes of up to kPassRows rows.
-struct Passes {
-  int first_row, units;  // of kRowStep rows
-  int count;
-
-  __device__ Passes(int begin, int end)
-      : first_row(begin), units((end - begin) / kRowStep), count((end - begin + kPassRows - 1) / kPassRows) {}
-  __device__ int Begin(int pass) const { return first_row + units * pass / count * kRowStep; }
-  __device__ int Rows(int pass) const { return Begin(pass + 1) - Begin(pass); }
-  __device__ int MostRows() const { return (units + count - 1) / count * kRowStep; }
+  int n, k, m, group_rows;
 };
 
 // A position in a ring of stages.
@@ -84,37 +50,40 @@ struct Ring {
   }
 };
 
-// kDepth: tiles of k in a stage.
-template <int kTokens, int kDepth, int kCluster>
+// kBlocks: 128-row blocks of a row group; kDepth: tiles of k in a stage.
+template <int kTokens, int kBlocks, int kDepth, int kCluster>
 __global__ void __launch_bounds__(kConsumers + 32, 1)
-    small_gemm_kernel(const Product product, const __grid_constant__ WeightMaps weight_maps,
+    small_gemm_kernel(const Product product, const __grid_constant__ CUtensorMap weight_map,
                       const __grid_constant__ CUtensorMap input_map) {
-  __shared__ int claimed;
   extern __shared__ uint8_t unaligned[];
   uint8_t* const shared =
       reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(unaligned) + 1023) & ~uintptr_t{1023});
   const uint32_t weights = SharedAddress(shared);
   const uint32_t inputs = weights + kWeightRing;
-  const uint32_t weight_full = inputs + kInputRing<kTokens> + kOverrun;
+  const uint32_t weight_full = inputs + kInputRing<kTokens> + 8192;
   const uint32_t weight_empty = weight_full + 8 * kMostStages;
   const uint32_t input_full = weight_empty + 8 * kMostStages;
   const uint32_t input_empty = input_full + 8 * kMostStages;
   const int tid = threadIdx.x;
   const int warp = tid >> 5;
   const int lane = tid & 31;
+  const int rows = product.group_rows;
+  const int weight_stage = kDepth * rows * kTileK;
   constexpr int kInputStage = kDepth * kTokens * kTileK;
+  const int weight_stages = min(kMostStages, kWeightRing / weight_stage);
   constexpr int kInputStages =
       kInputRing<kTokens> / kInputStage < kMostStages ? kInputRing<kTokens> / kInputStage : kMostStages;
   const int rank = kCluster > 1 ? blockIdx.x % kCluster : 0;
+  const int cluster = blockIdx.x / kCluster;
+  constexpr int kClusters = kCtas / kCluster;
+  const int tiles = product.k / kTileK;
+  const int first_tile = tiles * rank / kCluster;
+  const int steps = (tiles * (rank + 1) / kCluster - first_tile) / kDepth;  // stages of one row group
+  const int passes = (product.n / rows - cluster + kClusters - 1) / kClusters;
 
   // The successor may take its place beside us at once: it waits for our end before it reads anything.
   ReleaseSuccessor();
   if (tid == kConsumers) {
-    if (rank == 0) {
-      uint32_t multiprocessor;
-      asm volatile("mov.u32 %0, %smid;" : "=r"(multiprocessor));
-      claimed = ClaimRange(product, static_cast<int>(multiprocessor) / kCluster);
-    }
     for (int i = 0; i < kMostStages; ++i) {
       BarrierInit(weight_full + 8 * i, 1);
       BarrierInit(weight_empty + 8 * i, kConsumers / 32 * kWarpArrivals);
@@ -123,46 +92,22 @@ __global__ void __launch_bounds__(kConsumers + 32, 1)
     }
     BarrierInitFence();
   }
-  __syncwarp();
-  if constexpr (kCluster > 1) {
-    ClusterArrive();
-    ClusterWait();
-  } else {
-    __syncthreads();
-  }
-  int range = claimed;
-  if (kCluster > 1 && rank != 0) {
-    asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(range) : "r"(ClusterAddress(SharedAddress(&claimed), 0)));
-  }
-  const Passes passes(product.row_begin[range], product.row_begin[range + 1]);
-  const int weight_stage = kDepth * passes.MostRows() * kTileK;
-  const int weight_stages = min(kMostStages, kWeightRing / weight_stage);
-  const int tiles = product.k / kTileK;
-  const int first_tile = tiles * rank / kCluster;
-  const int steps = (tiles * (rank + 1) / kCluster - first_tile) / kDepth;  // stages of a pass
+  __syncthreads();
 
   if (warp == kConsumers / 32) {  // ---- producer
     if (lane != 0) return;
-    const int total = passes.count * steps;
+    const int total = passes * steps;
     Ring weight_ring{weight_stages, 0, 1};
     int pass = 0;
     int step = 0;
     auto load_weights = [&] {
       const uint32_t full = weight_full + 8 * weight_ring.stage;
-      const int begin = passes.Begin(pass);
-      const int rows = passes.Rows(pass);
       BarrierWait(weight_empty + 8 * weight_ring.stage, weight_ring.phase);
-      BarrierExpect(full, kDepth * rows * kTileK);
+      BarrierExpect(full, weight_stage);
 #pragma unroll
       for (int d = 0; d < kDepth; ++d) {
-        int at = 0;
-#pragma unroll
-        for (int box = kBoxes - 1; box >= 0; --box) {
-          for (const int box_rows = kRowStep << box; at + box_rows <= rows; at += box_rows) {
-            TensorLoad(weights + weight_ring.stage * weight_stage + (d * rows + at) * kTileK, weight_maps.of_box[box],
-                       (first_tile + step * kDepth + d) * kTileK, begin + at, full);
-          }
-        }
+        TensorLoad(weights + weight_ring.stage * weight_stage + d * rows * kTileK, weight_map,
+                   (first_tile + step * kDepth + d) * kTileK, (cluster + pass * kClusters) * rows, full);
       }
       weight_ring.Advance();
       if (++step == steps) {
@@ -206,9 +151,8 @@ __global__ void __launch_bounds__(kConsumers + 32, 1)
   float sums[kBlocks][kTokens / 2];
   Ring weight_ring{weight_stages, 0, 0};
   Ring input_ring{kInputStages, 0, 0};
-  for (int pass = 0; pass < passes.count; ++pass) {
-    const int first_row = passes.Begin(pass);
-    const int rows = passes.Rows(pass);
+  for (int pass = 0; pass < passes; ++pass) {
+    const int first_row = (cluster + pass * kClusters) * rows;
     for (int step = 0; step < steps; ++step) {
       BarrierWait(input_full + 8 * input_ring.stage, input_ring.phase);
       BarrierWait(weight_full + 8 * weight_ring.stage, weight_ring.phase);
@@ -218,7 +162,7 @@ __global__ void __launch_bounds__(kConsumers + 32, 1)
         const uint64_t b = KMajorDescriptor(inputs + input_ring.stage * kInputStage + d * kTokens * kTileK);
 #pragma unroll
         for (int block = 0; block < kBlocks; ++block) {
-          // Rows past the pass multiply stale bytes inside the allocation; they are never stored.
+          // Rows past the group multiply stale bytes inside the allocation; they are never stored.
           const uint64_t a = KMajorDescriptor(weights + weight_ring.stage * weight_stage + d * rows * kTileK +
                                               (block * 2 + half) * 64 * kTileK);
 #pragma unroll
@@ -263,7 +207,7 @@ __global__ void __launch_bounds__(kConsumers + 32, 1)
     for (int q = 0; q < kQuads; ++q) {
       const int block = q / (kTokens / 8);
       const int j = q % (kTokens / 8);
-      const int row = block * 128 + half * 64 + (warp & 3) * 16;  // of the pass, and + 8
+      const int row = block * 128 + half * 64 + (warp & 3) * 16;  // of the group, and + 8
       if (q % kCluster != rank || row >= rows) continue;
       float4 total = make_float4(0.f, 0.f, 0.f, 0.f);
 #pragma unroll
@@ -285,7 +229,7 @@ __global__ void __launch_bounds__(kConsumers + 32, 1)
       if (token >= product.m) continue;
       __nv_bfloat16* out = product.output + static_cast<int64_t>(token) * product.n + first_row + row + 2 * c;
       *reinterpret_cast<uint32_t*>(out) = low;
-      if (row + 8 < rows) *reinterpret_cast<uint32_t*>(out + 8) = high;
+      *reinterpret_cast<uint32_t*>(out + 8) = high;
     }
   }
 }
@@ -318,68 +262,58 @@ cudaError_t MakeMap(const void* data, int64_t rows, int64_t k, int box_rows, CUt
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-// CTAs that share a range: two where ranges would be short. 0: there is no kernel for this shape.
-int ClusterOf(int64_t n, int64_t k, int multiprocessors) {
-  if (n % kRowStep != 0 || n / kRowStep < multiprocessors) return 0;
-  const int64_t pair_rows = n / (multiprocessors / 2);
-  if (k % (2 * 2 * kTileK) == 0 && pair_rows <= 176) return 2;  // one pass also for a faster pair
-  return k % kTileK == 0 && n / multiprocessors > 64 ? 1 : 0;
+// How a weight is shared out; group_rows 0: not at all.
+struct Split {
+  int group_rows = 0;
+  int blocks = 0, depth = 0, cluster = 0;
+};
+Split PlanSplit(int n, int k) {
+  if (k % (2 * 2 * kTileK) != 0) return {};
+  if (n % 64 == 0 && n / 64 <= 160 && n / 64 % 16 == 0) return {n / 64, n / 64 > 128 ? 2 : 1, 2, 2};
+  for (const int passes : {1, 2}) {  // wide layers: a CTA has its rows to itself
+    const int rows = n / (kCtas * passes);
+    if (n % (kCtas * passes) == 0 && rows % 16 == 0 && rows > 128 && rows <= 224) return {rows, 2, 1, 1};
+  }
+  return {};
 }
 
-template <int kTokens, int kDepth, int kCluster>
-cudaError_t Launch(const Product& product, const WeightMaps& weight, const CUtensorMap& input, cudaStream_t stream) {
-  constexpr auto kKernel = small_gemm_kernel<kTokens, kDepth, kCluster>;
+template <int kTokens, int kBlocks, int kDepth, int kCluster>
+cudaError_t Launch(const Product& product, const CUtensorMap& weight, const CUtensorMap& input, cudaStream_t stream) {
+  constexpr auto kKernel = small_gemm_kernel<kTokens, kBlocks, kDepth, kCluster>;
   static const cudaError_t prepared =
       cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes<kTokens>);
   if (prepared != cudaSuccess) return prepared;
-  return LaunchDependent(kKernel,
-                         {.grid = dim3(product.ranges * kCluster),
-                          .block = dim3(kConsumers + 32),
-                          .shared_bytes = kSharedBytes<kTokens>,
-                          .cluster = kCluster},
-                         stream, product, weight, input);
+  return LaunchDependent(
+      kKernel,
+      {.grid = dim3(kCtas), .block = dim3(kConsumers + 32), .shared_bytes = kSharedBytes<kTokens>, .cluster = kCluster},
+      stream, product, weight, input);
+}
+
+template <int kTokens>
+cudaError_t LaunchSplit(const Split& split, const Product& product, const CUtensorMap& weight, const CUtensorMap& input,
+                        cudaStream_t stream) {
+  if (split.cluster == 1) return Launch<kTokens, 2, 1, 1>(product, weight, input, stream);
+  if (split.blocks == 2) return Launch<kTokens, 2, 2, 2>(product, weight, input, stream);
+  return Launch<kTokens, 1, 2, 2>(product, weight, input, stream);
 }
 
 }  // namespace
 
-bool HasSmallGemm(int64_t n, int64_t k, int64_t m, int32_t multiprocessors) {
-  return m <= kSmallGemmRows && ClusterOf(n, k, multiprocessors) > 0;
-}
-
-std::vector<int32_t> SmallGemmRows(int64_t n, int64_t k, std::span<const float> speeds) {
-  const int cluster = ClusterOf(n, k, static_cast<int>(speeds.size()));
-  std::vector<double> reached = {0};  // the sum of speeds up to each range's end
-  for (size_t i = 0; cluster > 0 && i + cluster <= speeds.size(); i += cluster) {
-    double speed = 0;
-    for (int j = 0; j < cluster; ++j) speed += speeds[i + j];
-    reached.push_back(reached.back() + speed);
-  }
-  std::vector<int32_t> begins;
-  for (const double sum : reached) {
-    begins.push_back(static_cast<int32_t>(static_cast<double>(n / kRowStep) * sum / reached.back() + 0.5) * kRowStep);
-  }
-  return begins;
+bool HasSmallGemm(int64_t n, int64_t k, int64_t m) {
+  return m <= kSmallGemmRows && PlanSplit(static_cast<int>(n), static_cast<int>(k)).group_rows > 0;
 }
 
 cudaError_t LaunchSmallGemm(const SmallGemmArgs& args, cudaStream_t stream) {
-  const int cluster = ClusterOf(args.n, args.k, args.multiprocessors);
-  if (cluster == 0 || args.m > kSmallGemmRows) return cudaErrorInvalidValue;
+  const Split split = PlanSplit(args.n, args.k);
+  if (split.group_rows == 0 || args.m > kSmallGemmRows) return cudaErrorInvalidValue;
   const int tokens = args.m <= 8 ? 8 : 32;
-  WeightMaps weight;
-  CUtensorMap input;
-  cudaError_t error = MakeMap(args.input, tokens, args.k, tokens, &input);
-  for (int box = 0; box < kBoxes && error == cudaSuccess; ++box) {
-    error = MakeMap(args.weight, args.n, args.k, kRowStep << box, &weight.of_box[box]);
-  }
+  CUtensorMap weight, input;
+  cudaError_t error = MakeMap(args.weight, args.n, args.k, split.group_rows, &weight);
+  if (error == cudaSuccess) error = MakeMap(args.input, tokens, args.k, tokens, &input);
   if (error != cudaSuccess) return error;
-  const Product product{args.output, args.row_begin, args.claims, args.multiprocessors / cluster,
-                        args.n,      args.k,         args.m};
-  if (cluster == 1) {
-    return tokens == 8 ? Launch<8, 1, 1>(product, weight, input, stream)
-                       : Launch<32, 1, 1>(product, weight, input, stream);
-  }
-  return tokens == 8 ? Launch<8, 2, 2>(product, weight, input, stream)
-                     : Launch<32, 2, 2>(product, weight, input, stream);
+  const Product product{args.output, args.n, args.k, args.m, split.group_rows};
+  return tokens == 8 ? LaunchSplit<8>(split, product, weight, input, stream)
+                     : LaunchSplit<32>(split, product, weight, input, stream);
 }
 
 }  // namespace baton::cuda

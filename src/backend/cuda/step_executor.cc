@@ -39,9 +39,6 @@ absl::Status StepExecutor::Allocate() {
   BATON_RETURN_IF_ERROR(AllocateAttention());
   const int64_t results = std::max(activations_.logit_rows, kGraphRows.back()) * int64_t{sizeof(SampleResult)};
   BATON_ASSIGN_OR_RETURN(sample_results_, CudaMemory::Allocate(Kind::kPinned, results, "sampled tokens"));
-  if (!options_.own_gemm) return absl::OkStatus();
-  BATON_ASSIGN_OR_RETURN(small_gemms_,
-                         SmallGemms::Create(options_.layers, 4 * int64_t{shape_.num_layers}, options_.device, stream_));
   return absl::OkStatus();
 }
 
@@ -119,7 +116,6 @@ absl::Status StepExecutor::Run(const Operation& operation, const Operation* next
 
 absl::Status StepExecutor::RunEmbed(const Operation& operation) {
   BATON_RETURN_IF_ERROR(profiler_.Mark(KernelFamily::kElementwise));
-  BATON_RETURN_IF_ERROR(small_gemms_.BeginStep(stream_));
   return CudaStatus(LaunchEmbed({.table = operation.linear->data.as<__nv_bfloat16>(),
                                  .info = tables_.rows(),
                                  .residual = activations_.residual,
@@ -132,18 +128,17 @@ absl::Status StepExecutor::RunEmbed(const Operation& operation) {
 
 absl::Status StepExecutor::RunNorm(const Operation& operation, const Operation* next) {
   BATON_RETURN_IF_ERROR(profiler_.Mark(KernelFamily::kElementwise));
-  return CudaStatus(LaunchRmsNorm({.residual = activations_.residual,
-                                   .delta = operation.add_delta ? activations_.delta : nullptr,
-                                   .delta_scales = delta_scales_,
-                                   .weight = operation.vector->data.as<float>(),
-                                   .source_rows = nullptr,
-                                   .output = activations_.normed.Output(ReadsFp8(next)),
-                                   .rows = rows(),
-                                   .width = shape_.hidden_size,
-                                   .epsilon = shape_.rms_norm_epsilon,
-                                   .write_residual = operation.add_delta},
-                                  stream_),
-                    "norm");
+  const RmsNormArgs args{.residual = activations_.residual,
+                         .delta = operation.add_delta ? activations_.delta : nullptr,
+                         .delta_scales = delta_scales_,
+                         .weight = operation.vector->data.as<float>(),
+                         .source_rows = nullptr,
+                         .output = activations_.normed.Output(ReadsFp8(next)),
+                         .rows = rows(),
+                         .width = shape_.hidden_size,
+                         .epsilon = shape_.rms_norm_epsilon,
+                         .write_residual = operation.add_delta};
+  return CudaStatus(LaunchRmsNorm(args, stream_), "norm");
 }
 
 absl::Status StepExecutor::RunLinear(const Operation& operation) {
@@ -169,8 +164,15 @@ absl::Status StepExecutor::RunLinear(const Operation& operation) {
     return Internal("no linear layer writes this slot");
   }
   const int64_t product_rows = std::max(int64_t{rows()}, kFewestProductRows);
-  if (small_gemms_.Has(linear.shape, product_rows)) {
-    return small_gemms_.Run(linear.shape, linear.data.data(), input->data, rows(), output, stream_);
+  if (options_.own_gemm && linear.shape.fp8 && HasSmallGemm(linear.shape.n, linear.shape.k, product_rows)) {
+    return CudaStatus(LaunchSmallGemm({.weight = linear.data.data(),
+                                       .input = input->data,
+                                       .output = output,
+                                       .n = static_cast<int32_t>(linear.shape.n),
+                                       .k = static_cast<int32_t>(linear.shape.k),
+                                       .m = rows()},
+                                      stream_),
+                      "linear layer");
   }
   return gemm_.Run(linear.shape, linear.data.data(), input->data, product_rows, output);
 }
@@ -236,12 +238,11 @@ absl::Status StepExecutor::RunAttention(const Operation& operation, const Operat
   BATON_RETURN_IF_ERROR(RunDecodeAttention(operation.layer));
   BATON_RETURN_IF_ERROR(RunPrefillAttention(operation.layer));
   BATON_RETURN_IF_ERROR(profiler_.Mark(KernelFamily::kElementwise));
-  return CudaStatus(LaunchQuantize({.input = activations_.attention,
-                                    .output = activations_.attended.Output(ReadsFp8(next)),
-                                    .rows = rows(),
-                                    .width = shape_.num_heads * shape_.head_dim},
-                                   stream_),
-                    "attention");
+  const QuantizeArgs args{.input = activations_.attention,
+                          .output = activations_.attended.Output(ReadsFp8(next)),
+                          .rows = rows(),
+                          .width = shape_.num_heads * shape_.head_dim};
+  return CudaStatus(LaunchQuantize(args, stream_), "attention");
 }
 
 absl::Status StepExecutor::RunSwiGlu(const Operation* next) {
@@ -251,9 +252,6 @@ absl::Status StepExecutor::RunSwiGlu(const Operation* next) {
                         .output = activations_.activated.Output(ReadsFp8(next)),
                         .rows = rows(),
                         .width = shape_.intermediate_size};
-  if (rows() > kGraphRows.back() && HasSwiGluRows(args)) {
-    return CudaStatus(LaunchSwiGluRows(args, options_.device.multiprocessors, stream_), "SwiGLU");
-  }
   return CudaStatus(LaunchSwiGlu(args, stream_), "SwiGLU");
 }
 

@@ -12,7 +12,6 @@
 #include "backend/cuda/gemm.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/operation.h"
-#include "backend/cuda/small_gemms.h"
 #include "backend/cuda/step_plan.h"
 #include "backend/cuda/step_profiler.h"
 #include "backend/cuda/step_tables.h"
@@ -40,7 +39,6 @@ class StepExecutor {
   // Grows when addresses changed: graphs captured before are void.
   int32_t generation() const { return tables_.generation(); }
   StepProfiler& profiler() { return profiler_; }
-  const SmallGemms& small_gemms() const { return small_gemms_; }
 
   // Uploads the tables of `plan`, which Run refers to until the next Begin.
   absl::Status Begin(StepPlan* plan);
@@ -74,7 +72,6 @@ class StepExecutor {
   const Options options_;
   const ModelShape& shape_;
   Gemm& gemm_;
-  SmallGemms small_gemms_;
   cudaStream_t stream_;
   StepPlanLimits plan_limits_;
   CudaMemory pool_, rotary_, scratch_, attention_workspace_, sample_results_;

@@ -20,11 +20,12 @@ absl::Status TuneHead(GemmShape shape, const std::vector<const void*>& weights, 
 }
 
 // The activated slot is the widest input and gate-up the widest output, so every layer's product fits between them.
-absl::Status TuneLayer(const GemmShape& shape, const std::vector<const void*>& weights, int64_t most,
-                       const SmallGemms& own, const Activations& activations, Gemm& gemm) {
+absl::Status TuneLayer(const GemmShape& shape, const std::vector<const void*>& weights, int64_t most, bool own_gemm,
+                       const Activations& activations, Gemm& gemm) {
   std::vector<int64_t> sizes(kPrefillRows.begin(), kPrefillRows.end());
   for (const int32_t rows : kGraphRows) {
-    if (rows >= kFewestProductRows && !own.Has(shape, rows)) sizes.push_back(rows);
+    if (rows >= kFewestProductRows && !(own_gemm && shape.fp8 && HasSmallGemm(shape.n, shape.k, rows)))
+      sizes.push_back(rows);
   }
   sizes.push_back(most);
   for (const int64_t rows : sizes) {
@@ -36,8 +37,8 @@ absl::Status TuneLayer(const GemmShape& shape, const std::vector<const void*>& w
 
 }  // namespace
 
-absl::Status TuneLayers(const LayersByShape& layers, const ModelShape& shape, const StepLimits& limits,
-                        const SmallGemms& own, const Activations& activations, Gemm& gemm, cudaStream_t stream) {
+absl::Status TuneLayers(const LayersByShape& layers, const ModelShape& shape, const StepLimits& limits, bool own_gemm,
+                        const Activations& activations, Gemm& gemm, cudaStream_t stream) {
   BATON_RETURN_IF_CUDA_ERROR(LaunchFillFp8(
       activations.activated.data, int64_t{shape.intermediate_size} * limits.max_batch_tokens, 1, 1.0f, stream));
   BATON_RETURN_IF_CUDA_ERROR(LaunchFillBf16(reinterpret_cast<__nv_bfloat16*>(activations.head_input.data),
@@ -46,7 +47,7 @@ absl::Status TuneLayers(const LayersByShape& layers, const ModelShape& shape, co
     if (layer.n == shape.vocabulary) {
       BATON_RETURN_IF_ERROR(TuneHead(layer, weights, activations, gemm));
     } else if (layer.k <= shape.intermediate_size && layer.n <= 2 * shape.intermediate_size) {
-      BATON_RETURN_IF_ERROR(TuneLayer(layer, weights, limits.max_batch_tokens, own, activations, gemm));
+      BATON_RETURN_IF_ERROR(TuneLayer(layer, weights, limits.max_batch_tokens, own_gemm, activations, gemm));
     }
   }
   return CudaStatus(cudaStreamSynchronize(stream), "tuning matrix products");

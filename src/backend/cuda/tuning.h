@@ -9,7 +9,6 @@
 #include "backend/backend.h"
 #include "backend/cuda/activations.h"
 #include "backend/cuda/gemm.h"
-#include "backend/cuda/small_gemms.h"
 
 namespace baton::cuda {
 
@@ -20,8 +19,8 @@ inline constexpr int64_t kFewestProductRows = 8;
 
 using LayersByShape = std::map<GemmShape, std::vector<const void*>>;  // weights of each shape
 
-// But those that `own` has a kernel for. Overwrites activations.
-absl::Status TuneLayers(const LayersByShape& layers, const ModelShape& shape, const StepLimits& limits,
-                        const SmallGemms& own, const Activations& activations, Gemm& gemm, cudaStream_t stream);
+// But those that the own kernel does. Overwrites activations.
+absl::Status TuneLayers(const LayersByShape& layers, const ModelShape& shape, const StepLimits& limits, bool own_gemm,
+                        const Activations& activations, Gemm& gemm, cudaStream_t stream);
 
 }  // namespace baton::cuda
