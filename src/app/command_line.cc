@@ -50,12 +50,14 @@ void AddEngine(CLI::App& app, EngineFlags& flags) {
       ->type_name("PROFILE");
   app.add_option("--device", flags.device, "cpu or cuda [a Hopper GPU if there is one]")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
-  app.add_option("--cpu-isa", flags.cpu_isa, "force a code path: avx2 or plain")
-      ->check(CLI::IsMember({"avx2", "plain"}));
+  app.add_option("--cpu-isa", flags.cpu_isa, "code path of the CPU backend [the best of those that devices lists]")
+      ->check(CLI::IsMember({"auto", "plain", "avx2", "avx512", "avx512bf16"}));
   app.add_option("--kv-cache-dtype", flags.kv_cache_dtype, "stored type of K and V")
-      ->check(CLI::IsMember({"auto", "f16", "f32", "bf16", "fp8"}));
+      ->check(CLI::IsMember({"auto", "f16", "f32", "int8", "bf16", "fp8"}));
   app.add_option("--machine-share", flags.machine_share)->check(CLI::Range(1, 1024))->group("");
-  app.add_option("--threads", flags.threads, "compute threads of each worker [cores / workers]")
+  app.add_option("--core-share", flags.core_share)->group("");
+  app.add_option("--core-index", flags.core_index)->group("");
+  app.add_option("--threads", flags.threads, "compute threads of each worker [all cores, shared by those that compute]")
       ->check(CLI::Range(1, 1024));
   app.add_option("--block-size", flags.block_size, "tokens of a KV block [32 on CPUs, 128 on GPUs]")
       ->check(CLI::Range(1, 4096));
@@ -63,8 +65,15 @@ void AddEngine(CLI::App& app, EngineFlags& flags) {
   app.add_option("--max-num-batched-tokens", flags.max_num_batched_tokens,
                  "tokens of one step, decode rows included [an eighth of a second's work]")
       ->check(CLI::Range(1, 1 << 20));
-  app.add_option("--prefill-budget", flags.prefill_budget, "prompt tokens that may ride on a decode step")
+  app.add_option("--prefill-budget", flags.prefill_budget,
+                 "prompt tokens that may ride on a decode step [from the targets and measured step times]")
       ->check(CLI::Range(0, 1 << 20));
+  app.add_option("--ttft-target-ms", flags.targets.ttft_ms, "time to first token to aim for")
+      ->check(CLI::Range(1.0, 1e7))
+      ->capture_default_str();
+  app.add_option("--itl-target-ms", flags.targets.itl_ms, "mean time between tokens to aim for")
+      ->check(CLI::Range(0.01, 1e6))
+      ->capture_default_str();
   app.add_option("--kv-cache-gib", flags.kv_cache_gib, "KV memory of each worker [from what is free]")
       ->check(CLI::Range(0.001, 1e6));
   app.add_option("--max-model-len", flags.max_model_len, "tokens of prompt and answer [the model's]")
@@ -94,7 +103,7 @@ void AddFrontend(CLI::App& app, FrontendFlags& flags) {
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40))
       ->capture_default_str();
   app.add_option("--max-local-prefill", flags.max_local_prefill,
-                 "prompts up to so many tokens are prefilled where they decode [one block]")
+                 "prompts longer than this are not prefilled where they decode [as the latency targets say]")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
 }
 
@@ -105,6 +114,15 @@ void AddPath(CLI::App& app, double& min_path_gbps, double& throttle, bool& abort
       ->check(CLI::Range(1e-6, 1e6))
       ->group("");
   app.add_flag("--abort-on-leak", abort_on_leak, "tests: end a worker whose blocks do not add up")->group("");
+}
+
+void AddWatchdog(CLI::App& app, int64_t& wedged_after_ms, int64_t& wedged_restart_ms) {
+  app.add_option("--wedged-after-ms", wedged_after_ms, "a worker without progress for so long gets no traffic")
+      ->check(CLI::Range(int64_t{200}, int64_t{1} << 40))
+      ->capture_default_str();
+  app.add_option("--wedged-restart-ms", wedged_restart_ms, "likewise, and is started again; 0: never")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40))
+      ->capture_default_str();
 }
 
 void AddChild(CLI::App& app, ChildFlags& flags) {
@@ -125,6 +143,7 @@ CLI::App* AddServe(CLI::App& app, ServeFlags& flags) {
       ->check(CLI::Range(0, 1023));
   AddFrontend(*serve, flags.frontend);
   AddPath(*serve, flags.min_path_gbps, flags.transfer_throttle_gbps, flags.abort_on_leak);
+  AddWatchdog(*serve, flags.wedged_after_ms, flags.wedged_restart_ms);
   AddCommon(*serve, flags.common);
   serve->set_config("--config", "", "file of flags, TOML: port = 8000");
   serve->get_option("model")->required(false);
@@ -141,6 +160,7 @@ CLI::App* AddWorker(CLI::App& app, WorkerFlags& flags) {
       ->check(CLI::IsMember({"prefill", "decode", "hybrid"}));
   worker->add_option("--listen", flags.listen, "address of its sessions: unix:/path")->required();
   AddPath(*worker, flags.min_path_gbps, flags.transfer_throttle_gbps, flags.abort_on_leak);
+  AddWatchdog(*worker, flags.wedged_after_ms, flags.wedged_restart_ms);
   AddCommon(*worker, flags.common);
   return worker;
 }
@@ -275,7 +295,7 @@ std::vector<std::string> EngineArguments(const EngineFlags& flags) {
   add("--load-format", flags.load_format);
   if (!flags.sim.empty()) add("--sim", flags.sim);
   add("--device", flags.device);
-  if (!flags.cpu_isa.empty()) add("--cpu-isa", flags.cpu_isa);
+  add("--cpu-isa", flags.cpu_isa);
   add("--kv-cache-dtype", flags.kv_cache_dtype);
   add("--machine-share", Cat(flags.machine_share));
   if (flags.threads > 0) add("--threads", Cat(flags.threads));
@@ -283,6 +303,8 @@ std::vector<std::string> EngineArguments(const EngineFlags& flags) {
   if (flags.max_num_seqs > 0) add("--max-num-seqs", Cat(flags.max_num_seqs));
   if (flags.max_num_batched_tokens > 0) add("--max-num-batched-tokens", Cat(flags.max_num_batched_tokens));
   if (flags.prefill_budget >= 0) add("--prefill-budget", Cat(flags.prefill_budget));
+  add("--ttft-target-ms", Cat(flags.targets.ttft_ms));
+  add("--itl-target-ms", Cat(flags.targets.itl_ms));
   if (flags.kv_cache_gib > 0) add("--kv-cache-gib", Cat(flags.kv_cache_gib));
   if (flags.max_model_len > 0) add("--max-model-len", Cat(flags.max_model_len));
   if (flags.no_prefix_caching) arguments.push_back("--no-prefix-caching");

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "core/ids.h"
+#include "core/prefill_dial.h"
 #include "proto/baton.pb.h"
 
 namespace baton {
@@ -17,22 +19,30 @@ struct EngineFlags {
   std::string sim;                      // simulated engine: a profile, see ParseSimProfile
   std::string device = "auto";          // "auto": a Hopper GPU if there is one, else the CPU; "cpu", "cuda"
   int32_t gpu = 0;                      // index of this worker's GPU
-  std::string cpu_isa;                  // "", "avx2", "plain"
-  std::string kv_cache_dtype = "auto";  // "auto", "f16", "f32", "bf16", "fp8"
+  std::string cpu_isa = "auto";         // "auto": the best there is; or one of CpuInstructionSets()
+  std::string kv_cache_dtype = "auto";  // "auto", "f16", "f32", "int8", "bf16", "fp8"
   int32_t machine_share = 1;            // workers that share this machine's cores and memory
   int32_t threads = 0;
+  std::string core_share;  // file through which they share the cores (device/core_share.h), and this worker's place
+  int32_t core_index = 0;
   int32_t block_size = 0;  // tokens
   int32_t max_num_seqs = 0;
   int32_t max_num_batched_tokens = 0;
-  int32_t prefill_budget = -1;  // prompt tokens beside decode rows
+  int32_t prefill_budget = -1;  // prompt tokens beside decode rows; -1: the dial, from the targets
+  LatencyTargets targets;
   double kv_cache_gib = 0;
   int32_t max_model_len = 0;  // tokens
   bool no_prefix_caching = false;
   uint64_t seed = 0;  // of dummy weights
 };
 
-// In the environment of the processes of one deployment: a secret, in hex, that names KV blocks.
+// In the environment of the processes of one deployment: a secret, in hex, that names KV blocks. Of the deployment,
+// from its supervisor: without it nobody outside can tell which tokens share a block's name.
 inline constexpr char kHashSecretVariable[] = "BATON_HASH_SECRET";
+inline uint64_t DeploymentSecret() {
+  const char* secret = std::getenv(kHashSecretVariable);
+  return secret == nullptr ? 0 : std::strtoull(secret, nullptr, 16);
+}
 
 struct CommonFlags {
   std::string log_format = "text";
@@ -49,7 +59,7 @@ struct FrontendFlags {
   int64_t max_queued_tokens = 0;  // prompt tokens of requests in flight; 0: no limit of its own
   int64_t request_timeout_ms = 600000;
   int64_t drain_timeout_ms = 30000;
-  int64_t max_local_prefill = -1;  // tokens that a decode worker prefills itself; -1: one block
+  int64_t max_local_prefill = -1;  // tokens that a decode worker prefills itself; -1: as the dial says
   std::string reasoning_parser;
 };
 
@@ -66,6 +76,8 @@ struct ServeFlags {
   std::vector<int32_t> gpus;  // one for each worker, in the order prefill, decode, hybrid; empty: 0, 1, 2, …
   double min_path_gbps = 0;
   double transfer_throttle_gbps = 0;  // tests: no faster than this
+  int64_t wedged_after_ms = 5000;     // without progress: a worker gets no traffic
+  int64_t wedged_restart_ms = 30000;  // likewise: it is started again; 0: never
   bool abort_on_leak = false;         // tests
 };
 
@@ -86,6 +98,8 @@ struct WorkerFlags {
   std::string listen;  // address
   double min_path_gbps = 0;
   double transfer_throttle_gbps = 0;
+  int64_t wedged_after_ms = 5000;
+  int64_t wedged_restart_ms = 30000;
   bool abort_on_leak = false;
 };
 

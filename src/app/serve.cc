@@ -109,6 +109,11 @@ ChildSpec WorkerSpec(const ServeFlags& flags, const std::string& folder, uint64_
   if (flags.transfer_throttle_gbps > 0) {
     spec.arguments.insert(spec.arguments.end(), {"--transfer-throttle-gbps", Cat(flags.transfer_throttle_gbps)});
   }
+  for (const std::string& argument : {std::string("--wedged-after-ms"), Cat(flags.wedged_after_ms),
+                                      std::string("--wedged-restart-ms"), Cat(flags.wedged_restart_ms)}) {
+    spec.arguments.push_back(argument);
+  }
+  spec.arguments.insert(spec.arguments.end(), {"--core-share", folder + "/cores", "--core-index", Cat(id - 1)});
   if (flags.abort_on_leak) spec.arguments.push_back("--abort-on-leak");
   AppendCommon(spec.arguments, flags.common);
   return spec;

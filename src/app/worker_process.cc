@@ -1,10 +1,14 @@
+#include <pthread.h>
+
 #include <csignal>
 #include <cstdlib>
+#include <memory>
 #include <thread>
 
 #include "app/child_link.h"
 #include "app/engine_factory.h"
 #include "app/processes.h"
+#include "base/crash_handler.h"
 #include "base/log.h"
 #include "supervisor/supervisor.h"
 #include "transfer/transport.h"
@@ -12,6 +16,8 @@
 
 namespace baton {
 namespace {
+
+constexpr int64_t kAbortMs = 3000;  // for a process to die of SIGABRT, its trace included
 
 std::unique_ptr<Transport> MakeTransport(const WorkerFlags& flags, const KvMemory& memory) {
   // Memory of a GPU has no descriptor that could be sent: its blocks stay in this process.
@@ -27,8 +33,18 @@ int ExitCode(const absl::Status& status) {
   return hopeless ? kExitConfiguration : 1;
 }
 
+// Of the prefill workers that a decode worker talks to. The router watches all workers closely; this is for when it
+// cannot, and there is one such session for every pair.
+constexpr PeerWatchOptions kPeerBeats{.interval_ms = 500,
+                                      .look_after = 1,
+                                      .suspect_stopped = 1,
+                                      .suspect_silent = 2,
+                                      .suspect_active = 4,
+                                      .lose_stopped = 4,
+                                      .lose_silent = 20};
+
 absl::Status Serve(const WorkerFlags& flags) {
-  BATON_ASSIGN_OR_RETURN(auto network, Network::Create());
+  BATON_ASSIGN_OR_RETURN(auto network, Network::Create({.watch = kPeerBeats}));
   // Members may be heard of before there is a worker to tell.
   Mutex mutex;
   Worker* worker = nullptr;
@@ -48,18 +64,35 @@ absl::Status Serve(const WorkerFlags& flags) {
                          }));
   const EngineInfo& info = loaded.engine->info();
   const auto transport = MakeTransport(flags, loaded.engine->kv_memory());
-  WorkerOptions options{.id = {flags.id},
-                        .incarnation = flags.child.incarnation,
-                        .role = flags.role == "prefill"  ? proto::PREFILL
-                                : flags.role == "decode" ? proto::DECODE
-                                                         : proto::HYBRID,
-                        .process = flags.child.process,
-                        .address = flags.listen,
-                        .scheduler = loaded.scheduler,
-                        .prefill_tokens_per_second = loaded.prefill_tokens_per_second,
-                        .min_path_gbps = flags.min_path_gbps,
-                        .abort_on_leak = flags.abort_on_leak,
-                        .report_lost = [&](const proto::WorkerLost& lost) { link->ReportLost(lost); }};
+  // A trace of the thread that hangs comes with its death. One that not even a signal reaches is killed.
+  const pthread_t step_loop = pthread_self();
+  std::unique_ptr<Timer> last_resort;
+  const auto end_stuck = [&](const std::string& reason) {
+    LogError(reason, ": ending this process; where its step loop is follows");
+    pthread_kill(step_loop, SIGABRT);
+    last_resort = network->RunAfter(kAbortMs, [&link, &flags, reason] {
+      proto::WorkerLost lost;
+      lost.set_worker(flags.id);
+      lost.set_incarnation(flags.child.incarnation);
+      lost.set_reason(reason);
+      link->ReportLost(lost);
+    });
+  };
+  WorkerOptions options{
+      .id = {flags.id},
+      .incarnation = flags.child.incarnation,
+      .role = flags.role == "prefill"  ? proto::PREFILL
+              : flags.role == "decode" ? proto::DECODE
+                                       : proto::HYBRID,
+      .process = flags.child.process,
+      .address = flags.listen,
+      .scheduler = loaded.scheduler,
+      .prefill_tokens_per_second = loaded.prefill_tokens_per_second,
+      .min_path_gbps = flags.min_path_gbps,
+      .watchdog = {.wedged_after_ms = flags.wedged_after_ms, .restart_after_ms = flags.wedged_restart_ms},
+      .on_stuck = end_stuck,
+      .abort_on_leak = flags.abort_on_leak,
+      .report_lost = [&](const proto::WorkerLost& lost) { link->ReportLost(lost); }};
   BATON_ASSIGN_OR_RETURN(auto served, Worker::Create(*network, *loaded.engine, *transport, std::move(options)));
   {
     MutexLock lock(mutex);
@@ -86,6 +119,8 @@ int RunWorker(const WorkerFlags& flags) {
   ConfigureLogging(flags.child.process.empty() ? flags.role : flags.child.process,
                    flags.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
                    flags.common.verbose ? LogLevel::kDebug : LogLevel::kInfo);
+  InstallCrashHandler(flags.child.process.empty() ? flags.role : flags.child.process,
+                      flags.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
   const absl::Status status = Serve(flags);
   return status.ok() ? 0 : ExitCode(status);
 }

@@ -12,7 +12,8 @@ namespace baton {
 namespace {
 
 constexpr int64_t kSweepMs = 100;
-constexpr size_t kIndexedBlocksPerWorker = 1 << 16;
+constexpr size_t kShownAlternatives = 3;
+constexpr int64_t kBackOffMs = 50;  // after the first attempt that a worker gave up; doubles with each
 
 int64_t RemainingMs(std::chrono::steady_clock::time_point deadline) {
   if (deadline == std::chrono::steady_clock::time_point::max()) return 0;
@@ -27,7 +28,7 @@ Router::Router(Network& network, MetricRegistry& metrics, RouterOptions options)
       options_(std::move(options)),
       metrics_(std::make_unique<Metrics>(metrics, options_.model_name)),
       connector_(CreateConnector(network)),
-      index_(kIndexedBlocksPerWorker) {}
+      routing_(options_.targets, options_.max_local_prefill_tokens) {}
 
 Router::~Router() = default;
 
@@ -65,7 +66,11 @@ SequenceId Router::Generate(Request request, TokenSink sink) {
       stream->deadline = Clock::now() + std::chrono::milliseconds(stream->request.timeout_ms);
     }
     Stream& placed = *(streams_[handle.value] = std::move(stream));
-    Dispatch(placed, deliveries);
+    if (const absl::Status deadly = CheckDeadly(placed.request); !deadly.ok()) {
+      Finish(placed, {.finish = FinishReason::kError, .status = deadly}, deliveries);
+    } else {
+      Dispatch(placed, deliveries);
+    }
   }
   // Sinks belong to the network's thread, also for refusals.
   if (!deliveries.empty()) {
@@ -81,91 +86,65 @@ void Router::Cancel(SequenceId sequence) {
   Stream& stream = *found->second;
   stream.cancelled = true;
   Deliveries deliveries;
-  if (!stream.dispatched) {
+  if (!stream.placement.active) {
     Finish(stream, {.finish = FinishReason::kCancelled, .status = Cancelled("cancelled")}, deliveries);
     network_.Post([deliveries = std::move(deliveries)]() mutable { Deliver(std::move(deliveries)); });
     return;
   }
-  proto::Envelope envelope;
-  envelope.mutable_cancel()->set_stream(stream.attempt);
-  SendEnvelope(*workers_.at(stream.decode).session, envelope);
+  SendCancel(stream);
 }
 
-SelectionInput Router::InputFor(const Stream& stream) const {
-  const Request& request = stream.request;
-  SelectionInput input{.prompt_tokens = static_cast<int64_t>(request.prompt.size() + request.generated.size()),
-                       .max_tokens = request.sampling.max_tokens - static_cast<int64_t>(request.generated.size())};
+// One naming for all workers: those of a deployment have one fingerprint, or they exchange no blocks anyway.
+void Router::NameBlocks(Stream& stream) {
+  if (!stream.blocks.empty()) return;
   for (const auto& [id, worker] : workers_) {
-    if (!worker.usable()) continue;
-    const proto::WorkerStatus& status = worker.status;
-    const int64_t block_size = std::max(1, status.block_size());
-    input.max_local_prefill_tokens =
-        options_.max_local_prefill_tokens >= 0 ? options_.max_local_prefill_tokens : block_size;
-    // The last token is always computed.
-    const int64_t cached = request.sampling.prompt_logprobs
-                               ? 0
-                               : std::min(input.prompt_tokens - 1, index_.PrefixBlocks(id, stream.blocks) * block_size);
-    input.workers.push_back({.id = id,
-                             .role = static_cast<WorkerRole>(worker.member.role()),
-                             .queued_prefill_tokens = worker.prefill_tokens,
-                             .sequences = worker.sequences,
-                             .prefill_tokens_per_second = status.prefill_tokens_per_second(),
-                             .decode_step_ms = status.decode_step_us() / 1000,
-                             .free_kv_tokens = (status.blocks_free() + status.blocks_cached()) * block_size,
-                             .kv_bytes_per_token = status.kv_bytes_per_token(),
-                             .cached_tokens = cached});
-    for (const proto::Path& path : status.paths()) {
-      input.paths.push_back({.prefill = {path.prefill_worker()},
-                             .decode = id,
-                             .gigabytes_per_second = path.gigabytes_per_second(),
-                             .usable = path.gigabytes_per_second() >= 0});
-    }
+    if (!worker.usable() || !worker.profile.prefix_caching() || worker.profile.block_size() <= 0) continue;
+    stream.block_size = worker.profile.block_size();
+    stream.blocks = HashBlocks(RootHash(options_.hash_secret, worker.profile.fingerprint(), stream.request.cache_salt),
+                               stream.request.prompt, stream.block_size);
+    return;
   }
-  return input;
+}
+
+RouteRequest Router::RouteFor(const Stream& stream) const {
+  const Request& request = stream.request;
+  const auto generated = static_cast<int64_t>(request.generated.size());
+  return {.prompt_tokens = static_cast<int64_t>(request.prompt.size()) + generated,
+          .max_tokens = request.sampling.max_tokens - generated,
+          .blocks = stream.blocks,
+          .block_size = stream.block_size,
+          .reuses_prefix = !request.sampling.prompt_logprobs};
 }
 
 bool Router::TryDispatch(Stream& stream) {
-  if (stream.blocks.empty()) {
-    for (const auto& [id, worker] : workers_) {
-      if (worker.status.block_size() == 0) continue;
-      stream.blocks =
-          HashBlocks(RootHash(0, "", stream.request.cache_salt), stream.request.prompt, worker.status.block_size());
-      break;
-    }
-  }
-  const SelectionInput input = InputFor(stream);
-  const std::optional<Selection> chosen = SelectWorkers(input);
-  if (!chosen) return false;
+  NameBlocks(stream);
+  std::vector<Selection> ranked = routing_.Rank(RouteFor(stream), 1 + kShownAlternatives);
+  if (ranked.empty()) return false;
+  Send(stream, std::move(ranked));
+  return true;
+}
 
-  Worker& decode = workers_.at(chosen->decode);
-  Worker& prefill = workers_.at(chosen->prefill.value_or(chosen->decode));
+void Router::Send(Stream& stream, std::vector<Selection> ranked) {
+  const Selection chosen = ranked.front();
   stream.attempt = next_name_++;
   stream.attempts += 1;
-  stream.decode = chosen->decode;
-  stream.prefill = chosen->prefill.value_or(chosen->decode);
-  stream.dispatched = true;
-  stream.has_first_token = false;
+  stream.attempt_tokens = 0;
+  stream.placement = routing_.Dispatched(chosen, RouteFor(stream));
   attempts_[stream.attempt] = &stream;
-  decode.sequences += 1;
-  const auto view = std::find_if(input.workers.begin(), input.workers.end(),
-                                 [&](const WorkerView& worker) { return worker.id == stream.prefill; });
-  stream.queued_tokens = input.prompt_tokens - view->cached_tokens;
-  prefill.prefill_tokens += stream.queued_tokens;
-  index_.Record(stream.prefill, stream.blocks);  // the decode worker has them when it has the first token
-  Record(stream, *chosen, input);
+  Record(stream, std::move(ranked));
 
   proto::Envelope envelope;
   proto::Generate* generate = envelope.mutable_generate();
   generate->set_stream(stream.attempt);
   ToProto(stream.request, generate->mutable_request());
   generate->mutable_request()->set_timeout_ms(RemainingMs(stream.deadline));
-  if (chosen->prefill) *generate->mutable_prefill() = prefill.member;
-  SendEnvelope(*decode.session, envelope);
-  return true;
+  if (chosen.prefill) *generate->mutable_prefill() = workers_.at(*chosen.prefill).member;
+  SendEnvelope(*workers_.at(chosen.decode).session, envelope);
 }
 
 void Router::Dispatch(Stream& stream, Deliveries& deliveries) {
-  if (TryDispatch(stream)) return;
+  if (stream.quarantined) return Quarantine(stream);
+  if (Clock::now() >= stream.held_until && TryDispatch(stream)) return;
   if (workers_.empty() || std::all_of(workers_.begin(), workers_.end(),
                                       [](const auto& entry) { return entry.second.member.role() == proto::PREFILL; })) {
     return Finish(stream, {.finish = FinishReason::kError, .status = Unavailable("there is no worker that decodes")},
@@ -184,8 +163,26 @@ void Router::DispatchParked(Deliveries& deliveries) {
     const auto found = streams_.find(handle);
     if (found == streams_.end()) continue;
     Stream& stream = *found->second;
+    if (now > stream.deadline) {
+      Finish(
+          stream,
+          {.finish = FinishReason::kError,
+           .status = DeadlineExceeded("the request's time was up before a worker could take it (", stream.reason, ")")},
+          deliveries);
+      continue;
+    }
+    if (now < stream.held_until) {
+      parked_.push_back(handle);
+      continue;
+    }
+    stream.held_for.reset();
+    if (stream.quarantined) {  // what it did last will not be known any more
+      Quarantine(stream);
+      continue;
+    }
     if (TryDispatch(stream)) continue;
-    if (now - stream.parked_since > std::chrono::milliseconds(options_.wait_for_worker_ms) || now > stream.deadline) {
+    if (!quarantined_.empty()) stream.parked_since = now;  // the workers are there, one sequence has them
+    if (now - stream.parked_since > std::chrono::milliseconds(options_.wait_for_worker_ms)) {
       Finish(stream,
              {.finish = FinishReason::kError,
               .status = Unavailable("no worker that decodes is ready (", stream.reason, ")")},
@@ -194,74 +191,74 @@ void Router::DispatchParked(Deliveries& deliveries) {
     }
     parked_.push_back(handle);
   }
-  if (!parked_.empty()) ArmSweep();
 }
 
 void Router::ArmSweep() {
+  if (std::exchange(sweep_armed_, true)) return;
   sweep_ = network_.RunAfter(kSweepMs, [this] {
     Deliveries deliveries;
     {
       MutexLock lock(mutex_);
-      DispatchParked(deliveries);
+      sweep_armed_ = false;
+      Sweep(deliveries);
     }
     Deliver(std::move(deliveries));
   });
 }
 
-void Router::Record(const Stream& stream, const Selection& chosen, const SelectionInput& input) {
-  RouteDecision decision{.request = stream.request.id,
-                         .prompt_tokens = input.prompt_tokens,
-                         .attempt = stream.attempts,
-                         .reason = stream.reason,
-                         .chosen = chosen,
-                         .alternatives = {}};
-  for (const Selection& other : RankCandidates(input)) {
-    if (decision.alternatives.size() == 3) break;
-    if (other.decode != chosen.decode || other.prefill != chosen.prefill) decision.alternatives.push_back(other);
-  }
-  decisions_.push_back(std::move(decision));
-  if (decisions_.size() > options_.max_decisions) decisions_.pop_front();
-  metrics_->CountDecision(chosen.prefill.has_value());
+void Router::Sweep(Deliveries& deliveries) {
+  RunQuarantined(deliveries);
+  DispatchParked(deliveries);
+  if (!parked_.empty() || !quarantined_.empty()) ArmSweep();
 }
 
-void Router::NoteFirstToken(Stream& stream) {
-  if (!stream.dispatched || stream.has_first_token) return;
-  stream.has_first_token = true;
-  if (const auto worker = workers_.find(stream.prefill); worker != workers_.end()) {
-    worker->second.prefill_tokens = std::max<int64_t>(0, worker->second.prefill_tokens - stream.queued_tokens);
-  }
+void Router::Record(const Stream& stream, std::vector<Selection> ranked) {
+  RouteDecision decision{
+      .request = stream.request.id,
+      .prompt_tokens = static_cast<int64_t>(stream.request.prompt.size() + stream.request.generated.size()),
+      .attempt = stream.attempts,
+      .reason = stream.reason,
+      .chosen = ranked.front(),
+      .alternatives = {ranked.begin() + 1, ranked.end()}};
+  metrics_->CountDecision(decision.chosen.prefill.has_value());
+  decisions_.push_back(std::move(decision));
+  if (decisions_.size() > options_.max_decisions) decisions_.pop_front();
 }
 
 void Router::Undispatch(Stream& stream) {
-  if (!stream.dispatched) return;
-  NoteFirstToken(stream);
-  stream.dispatched = false;
+  if (!stream.placement.active) return;
   attempts_.erase(stream.attempt);
-  if (const auto worker = workers_.find(stream.decode); worker != workers_.end()) {
-    worker->second.sequences = std::max(0, worker->second.sequences - 1);
-  }
+  routing_.Ended(stream.placement, RouteFor(stream));
 }
 
 void Router::RetryOrFail(Stream& stream, const absl::Status& why, Deliveries& deliveries) {
+  Expose(stream, stream.placement.decode);  // it may be dying
   Undispatch(stream);
+  if (++stream.given_up >= options_.max_attempts) {
+    return Finish(stream,
+                  {.finish = FinishReason::kError,
+                   .status = Unavailable("gave up after ", stream.given_up, " attempts; the last one: ", Message(why))},
+                  deliveries);
+  }
+  stream.held_until = Clock::now() + std::chrono::milliseconds(kBackOffMs << (stream.given_up - 1));
+  HoldForCause(stream, stream.placement.decode);
+  Replay(stream, std::string(Message(why)), deliveries);
+}
+
+// Somewhere else, or when there is a worker again. No attempt of it is under way.
+void Router::Replay(Stream& stream, const std::string& why, Deliveries& deliveries) {
   if (stream.cancelled) {
     return Finish(stream, {.finish = FinishReason::kCancelled, .status = Cancelled("cancelled")}, deliveries);
   }
-  if (stream.attempts >= options_.max_attempts) {
-    return Finish(stream,
-                  {.finish = FinishReason::kError,
-                   .status = Unavailable("gave up after ", stream.attempts, " attempts; the last one: ", Message(why))},
-                  deliveries);
-  }
-  stream.reason = std::string(Message(why));
+  stream.reason = why;
   metrics_->replays.Add(1);
-  LogInfo("request ", stream.request.id, ": replaying ", stream.request.generated.size(),
-          " tokens elsewhere: ", Message(why));
+  LogInfo("request ", stream.request.id, ": replaying ", stream.request.generated.size(), " tokens elsewhere: ", why);
   Dispatch(stream, deliveries);
 }
 
 void Router::Finish(Stream& stream, TokenEvent event, Deliveries& deliveries) {
   Undispatch(stream);
+  if (stream.quarantined) LeaveQuarantine(stream);
   deliveries.push_back({std::move(stream.sink), std::move(event)});
   streams_.erase(stream.handle.value);
 }
@@ -283,11 +280,9 @@ void Router::OnUpdate(Stream& stream, TokenEvent event, Deliveries& deliveries) 
   if (event.finish == FinishReason::kError && absl::IsUnavailable(event.status)) {
     return RetryOrFail(stream, event.status, deliveries);
   }
-  if (!event.tokens.empty() && !stream.has_first_token) {
-    NoteFirstToken(stream);
-    index_.Record(stream.decode, stream.blocks);
-  }
+  if (!event.tokens.empty()) routing_.FirstToken(stream.placement, RouteFor(stream));
   std::vector<TokenId>& generated = stream.request.generated;
+  stream.attempt_tokens += static_cast<int64_t>(event.tokens.size());
   const int64_t known = static_cast<int64_t>(generated.size()) - event.position;
   if (known < 0) {
     return RetryOrFail(stream, Internal("a worker skipped from token ", generated.size(), " to ", event.position),

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "base/log.h"
@@ -65,7 +67,8 @@ DecodeHandoff::Peer& DecodeHandoff::EnsurePeer(const proto::Member& member) {
                        .on_closed =
                            [this, id, incarnation](absl::Status why) {
                              inbox_.Post([this, id, incarnation, why] { OnSessionClosed(id, incarnation, why); });
-                           }};
+                           },
+                       .watched = true};
   connector_.Connect(peer.member.address(), std::move(events), kConnectTimeoutMs,
                      [this, id, incarnation](auto session) {
                        inbox_.Post([this, id, incarnation, session = std::move(session)]() mutable {
@@ -214,12 +217,24 @@ void DecodeHandoff::SendPrefill(Incoming& incoming) {
   SendEnvelope(*peers_.at(incoming.prefill).session, envelope);
 }
 
-void DecodeHandoff::Retry() {
+// As the scheduler's waiting queue: lower priority values first; within one each user's first before anybody's second.
+std::vector<SequenceId> DecodeHandoff::InTurn() const {
+  std::map<std::pair<int32_t, std::string_view>, int32_t> turns;
+  std::vector<std::tuple<int32_t, int32_t, SequenceId>> order;
+  for (const auto& [sequence, incoming] : incoming_) {  // by arrival
+    if (incoming.state != State::kWaitingForHeadRoom && incoming.state != State::kStarted) continue;
+    const int32_t priority = incoming.request.priority;
+    order.emplace_back(priority, turns[{priority, incoming.request.user}]++, sequence);
+  }
+  std::ranges::sort(order);
   std::vector<SequenceId> sequences;
-  sequences.reserve(incoming_.size());
-  for (const auto& [sequence, incoming] : incoming_) sequences.push_back(sequence);
-  bool room = true;  // first come first served: nobody overtakes one that waits for room
-  for (const SequenceId sequence : sequences) {
+  for (const auto& [priority, turn, sequence] : order) sequences.push_back(sequence);
+  return sequences;
+}
+
+void DecodeHandoff::Retry() {
+  bool room = true;  // nobody overtakes one that waits for room
+  for (const SequenceId sequence : InTurn()) {
     const auto found = incoming_.find(sequence);
     if (found == incoming_.end()) continue;
     Incoming& incoming = found->second;

@@ -99,6 +99,7 @@ class DecodeHandoff {
   void OnConnected(WorkerId id, uint64_t incarnation, absl::StatusOr<std::shared_ptr<Session>> session);
   void OfferPool(Peer& peer);
   bool HasHeadRoom(const Incoming& incoming) const;
+  std::vector<SequenceId> InTurn() const;  // those that wait for room
   void SendPrefill(Incoming& incoming);
   void SendCancel(const Incoming& incoming);
   bool TryReserve(Incoming& incoming);

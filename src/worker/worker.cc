@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <future>
 #include <utility>
 
 #include "base/log.h"
+#include "rpc/cache_messages.h"
 #include "rpc/convert.h"
 
 namespace baton {
@@ -12,6 +14,7 @@ namespace {
 
 constexpr auto kIdleWait = std::chrono::milliseconds(100);
 constexpr auto kStatusInterval = std::chrono::milliseconds(100);
+constexpr size_t kSnapshotPiece = 1 << 18;  // blocks of one message: 4 MiB
 
 }  // namespace
 
@@ -22,17 +25,22 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(Network& network, Engine&
   return worker;
 }
 
-Worker::Worker(Network& network, Engine& engine, Transport&, WorkerOptions options)
+Worker::Worker(Network& network, Engine& engine, Transport& transport, WorkerOptions options)
     : network_(network),
       engine_(engine),
       options_(std::move(options)),
-      pool_(engine.info().num_blocks, engine.info().kv.block_size),
+      pool_(engine.info().num_blocks, engine.info().kv.block_size, options_.cache_event_capacity),
+      watchdog_(network, transport, options_.watchdog,
+                [this](const std::string& reason) {
+                  if (options_.on_stuck) options_.on_stuck(reason);
+                }),
       connector_(CreateConnector(network)),
       rates_(options_.prefill_tokens_per_second) {}
 
 Worker::~Worker() = default;
 
 void Worker::Disconnect() {
+  watchdog_.Stop();
   listener_.reset();
   connector_.reset();
 }
@@ -109,6 +117,8 @@ void Worker::OnFrame(const std::shared_ptr<Session>& session, std::string_view f
     LogError("from ", session->peer(), ": ", Message(status));
     return session->Close();
   }
+  // Who hears of a step loop that hangs must not wait for it, either.
+  if (envelope->has_hello()) watchdog_.AddFrontEnd(session);
   // These two do not wait for the end of the step.
   if (envelope->has_reservation()) return prefill_->OnReservation(session, envelope->reservation());
   if (envelope->has_cancel_prefill()) {
@@ -121,10 +131,10 @@ void Worker::OnFrame(const std::shared_ptr<Session>& session, std::string_view f
 }
 
 void Worker::OnMessage(const std::shared_ptr<Session>& session, const proto::Envelope& envelope, UniqueFd fd) {
+  watchdog_.Progress();
   switch (envelope.body_case()) {
     case proto::Envelope::kHello:
-      front_ends_.push_back(session);
-      return ReportStatus(true);
+      return OnHello(session);
     case proto::Envelope::kGenerate:
       return OnGenerate(session, envelope.generate());
     case proto::Envelope::kCancel:
@@ -132,6 +142,9 @@ void Worker::OnMessage(const std::shared_ptr<Session>& session, const proto::Env
         CancelSequence(*sequence, FinishReason::kCancelled, Cancelled("cancelled by the client"));
       }
       return;
+    case proto::Envelope::kCacheSnapshotRequest:
+      PublishCacheChanges();
+      return SendCacheSnapshot({session});
     case proto::Envelope::kResetPrefixCache:
       return pool_.ClearCache();
     case proto::Envelope::kPoolOffer:
@@ -144,6 +157,7 @@ void Worker::OnMessage(const std::shared_ptr<Session>& session, const proto::Env
 }
 
 void Worker::OnClosed(const std::shared_ptr<Session>& session) {
+  watchdog_.RemoveFrontEnd(session);
   inbox_.Post([this, session] {
     prefill_->OnSessionClosed(session);
     for (const SequenceId sequence : streams_.OfSession(session)) {
@@ -204,9 +218,11 @@ void Worker::OnPrefill(const std::shared_ptr<Session>& session, const proto::Pre
   checked_when_idle_ = false;
   if (!prefill_->OnPrefill(session, prefill.epoch(), sequence).ok()) return;
   absl::StatusOr<Request> request = FromProto(prefill.request());
+  const int64_t timeout_ms = request.ok() ? request->timeout_ms : 0;
   const absl::Status status =
       request.ok() ? Admit(sequence, *std::move(request), SequenceKind::kPrefillOnly) : request.status();
-  if (!status.ok()) prefill_->OnRefused(sequence, status);
+  if (!status.ok()) return prefill_->OnRefused(sequence, status);
+  if (timeout_ms > 0) prefill_deadlines_[Clock::now() + std::chrono::milliseconds(timeout_ms)].push_back(sequence);
 }
 
 void Worker::CancelSequence(SequenceId sequence, FinishReason finish, const absl::Status& why) {
@@ -218,18 +234,29 @@ void Worker::ExpireDeadlines() {
   for (const SequenceId sequence : streams_.Expired(Clock::now())) {
     CancelSequence(sequence, FinishReason::kError, DeadlineExceeded("the request's time is up"));
   }
+  // The decode worker says so too, unless it cannot: then nobody waits for this prompt any more.
+  if (!prefill_deadlines_.empty() && prefill_->size() == 0) prefill_deadlines_.clear();
+  while (!prefill_deadlines_.empty() && prefill_deadlines_.begin()->first <= Clock::now()) {
+    for (const SequenceId sequence : prefill_deadlines_.begin()->second) {
+      prefill_->OnStepFailed(sequence, DeadlineExceeded("the request's time is up"));
+    }
+    prefill_deadlines_.erase(prefill_deadlines_.begin());
+  }
 }
 
 // ---- the step loop ----
 
 absl::Status Worker::Run() {
+  watchdog_.Start();
   while (!stopping_) {
+    watchdog_.Progress();
     inbox_.Run();
     ExpireDeadlines();
     prefill_->ExpireHolds(Clock::now());
     const absl::StatusOr<bool> stepped = Step();
     if (!stepped.ok()) return stepped.status();
     decode_->Retry();
+    PublishCacheChanges();
     streams_.Flush();
     after_step_ = *stepped;
     if (!*stepped) WhenIdle();
@@ -239,12 +266,17 @@ absl::Status Worker::Run() {
   return absl::OkStatus();
 }
 
+void Worker::OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer_end, void* event) {
+  watchdog_.Progress();
+  prefill_->OnLayersDone(batch, layer_begin, layer_end, event);
+}
+
 absl::StatusOr<bool> Worker::Step() {
   const StepPlan plan = scheduler_->Schedule();
   if (plan.batch.items.empty()) return false;
   NoteScheduled(plan);
   prefill_->OnPlan(plan);
-  absl::StatusOr<StepOutput> output = engine_.Run(plan.batch, prefill_.get());
+  absl::StatusOr<StepOutput> output = engine_.Run(plan.batch, this);
   const absl::Status failure = output.status();
   steps_ += 1;
   if (output.ok()) rates_.Add(plan.prefill_tokens, plan.decode_rows, output->duration_us);
@@ -347,7 +379,69 @@ proto::WorkerStatus Worker::Status() const {
   status.set_step_gaps(step_gaps_);
   status.set_step_gap_seconds(step_gap_seconds_);
   status.set_integrity_error(integrity_error_);
+  status.set_cache_sequence(cache_sequence_);
+  status.set_context_tokens(int64_t{blocks.used} * pool_.block_size());
   return status;
+}
+
+// ---- what routers know of this worker ----
+
+void Worker::OnHello(const std::shared_ptr<Session>& session) {
+  const SchedulerOptions& scheduler = scheduler_->options();
+  proto::Envelope envelope;
+  proto::WorkerProfile* profile = envelope.mutable_profile();
+  profile->set_fingerprint(scheduler.fingerprint);
+  profile->set_block_size(pool_.block_size());
+  profile->set_prefix_caching(scheduler.prefix_caching);
+  profile->set_prefill_chunk_tokens(scheduler.prefill_chunk_tokens);
+  profile->set_prefill_budget(scheduler.prefill_budget);
+  if (!scheduler.step_times.empty()) ToProto(scheduler.step_times, profile->mutable_step_times());
+  SendEnvelope(*session, envelope);
+  PublishCacheChanges();  // to those who were there before
+  SendCacheSnapshot({session});
+  front_ends_.push_back(session);
+  ReportStatus(true);
+}
+
+void Worker::PublishCacheChanges() {
+  const CacheEventBatch batch = pool_.TakeEvents();
+  if (front_ends_.empty()) return;  // who comes later gets everything
+  if (batch.snapshot_needed) return SendCacheSnapshot(front_ends_);
+  if (batch.changes.empty()) return;
+  cache_messages_ += 1;
+  cache_sequence_ = batch.first + batch.changes.size() - 1;
+  if (options_.lose_cache_changes_every > 0 && cache_messages_ % options_.lose_cache_changes_every == 0) return;
+  proto::Envelope envelope;
+  ToProto(batch.first, batch.changes, envelope.mutable_cache_changes());
+  const std::string frame = envelope.SerializeAsString();
+  for (const std::shared_ptr<Session>& session : front_ends_) session->Send(frame);
+}
+
+void Worker::SendCacheSnapshot(const std::vector<std::shared_ptr<Session>>& sessions) {
+  const CacheSnapshot snapshot = pool_.Snapshot();
+  cache_sequence_ = snapshot.sequence;
+  const std::span<const BlockHash> blocks(snapshot.blocks);
+  size_t begin = 0;
+  do {
+    const size_t count = std::min(kSnapshotPiece, blocks.size() - begin);
+    proto::Envelope envelope;
+    proto::CacheSnapshot* piece = envelope.mutable_cache_snapshot();
+    piece->set_sequence(snapshot.sequence);
+    piece->set_hashes(EncodeHashes(blocks.subspan(begin, count)));
+    piece->set_begin(begin == 0);
+    begin += count;
+    piece->set_end(begin == blocks.size());
+    const std::string frame = envelope.SerializeAsString();
+    for (const std::shared_ptr<Session>& session : sessions) session->Send(frame);
+  } while (begin < blocks.size());
+}
+
+std::vector<BlockHash> Worker::PublishedBlocks() {
+  std::promise<std::vector<BlockHash>> names;
+  inbox_.Post([&] { names.set_value(pool_.PublishedBlocks()); });
+  std::vector<BlockHash> sorted = names.get_future().get();
+  std::ranges::sort(sorted);
+  return sorted;
 }
 
 void Worker::ReportStatus(bool force) {
