@@ -63,23 +63,34 @@ absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags& flags, int64_t weight
 }
 
 bool HasGpu(int32_t index) { return SelectCudaDevice(index).ok(); }
+absl::StatusOr<Ceilings> MeasureGpu(int32_t index) { return MeasureCudaCeilings(index); }
 
 #else
 
-absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags&, int64_t) {
+absl::Status NoCuda() {
   return FailedPrecondition(
       "--device cuda: this binary was built without CUDA; build it where nvcc is found, or use --device cpu");
 }
-
+absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags&, int64_t) { return NoCuda(); }
 bool HasGpu(int32_t) { return false; }
+absl::StatusOr<Ceilings> MeasureGpu(int32_t) { return NoCuda(); }
 
 #endif
 
 }  // namespace
 
+bool UsesGpu(const EngineFlags& flags) {
+  return flags.device == "cuda" || (flags.device == "auto" && HasGpu(flags.gpu));
+}
+
+absl::StatusOr<Ceilings> MeasureCeilings(const EngineFlags& flags) {
+  if (UsesGpu(flags)) return MeasureGpu(flags.gpu);
+  return MeasureCpuCeilings(flags.threads > 0 ? flags.threads
+                                              : std::clamp(ReadMachineLimits().cores, 1, kMaxCpuThreads));
+}
+
 absl::StatusOr<BackendChoice> ChooseBackend(const EngineFlags& flags, int64_t weight_bytes) {
-  const bool gpu = flags.device == "cuda" || (flags.device == "auto" && HasGpu(flags.gpu));
-  return gpu ? ChooseGpu(flags, weight_bytes) : ChooseCpu(flags);
+  return UsesGpu(flags) ? ChooseGpu(flags, weight_bytes) : ChooseCpu(flags);
 }
 
 #if BATON_HAVE_CUDA
