@@ -15,6 +15,7 @@ case "${1:-}" in
     "$(find_program baton)" devices
     "$(find_program cuda_gpu_test)" --gtest_brief=1
     "$(find_program engine_gpu_test)" --gtest_brief=1
+    "$(find_program transport_gpu_test)" --gtest_brief=1
     ;;
   bench)
     "$(find_program baton)" devices
