@@ -2,6 +2,7 @@
 #include "router/router.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/log.h"
@@ -117,7 +118,8 @@ SelectionInput Router::InputFor(const Stream& stream) const {
     for (const proto::Path& path : status.paths()) {
       input.paths.push_back({.prefill = {path.prefill_worker()},
                              .decode = id,
-                             .gigabytes_per_second = path.gigabytes_per_second(),
+                             .gigabytes_per_second = path.shared_pool() ? std::numeric_limits<double>::infinity()
+                                                                        : path.gigabytes_per_second(),
                              .usable = path.gigabytes_per_second() >= 0});
     }
   }

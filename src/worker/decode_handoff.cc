@@ -88,6 +88,7 @@ void DecodeHandoff::OnConnected(WorkerId id, uint64_t incarnation, absl::StatusO
     return;
   }
   peer.session = *std::move(session);
+  peer.shared_pool = peer.session->within_process();
   OfferPool(peer);
   Retry();
 }
@@ -95,8 +96,11 @@ void DecodeHandoff::OnConnected(WorkerId id, uint64_t incarnation, absl::StatusO
 void DecodeHandoff::OfferPool(Peer& peer) {
   // A few free blocks to measure the path with; none when memory is short just now.
   const int32_t wanted = static_cast<int32_t>(std::clamp<int64_t>(kProbeBytes / options_.layout.block_bytes(), 1, 64));
-  if (auto blocks = pool_.Allocate(std::min(wanted, pool_.Available() / 2)); blocks.ok())
+  if (peer.shared_pool) {
+    // There is no path.
+  } else if (auto blocks = pool_.Allocate(std::min(wanted, pool_.Available() / 2)); blocks.ok()) {
     peer.probe_blocks = *std::move(blocks);
+  }
   proto::Envelope envelope;
   proto::PoolOffer* offer = envelope.mutable_pool_offer();
   *offer->mutable_owner() = options_.self;
@@ -188,7 +192,8 @@ bool DecodeHandoff::HasHeadRoom(const Incoming& incoming) const {
   int64_t promised = 0;
   bool others = false;
   for (const auto& [sequence, other] : incoming_) {
-    if (other.state == State::kRequested || other.state == State::kStarted) {
+    // Blocks that P shares are out of the pool already.
+    if (other.state == State::kRequested || (other.state == State::kStarted && other.shared.empty())) {
       promised += pool_.BlocksFor(other.request.prompt.size() + other.request.generated.size() + 1);
     }
     others |= other.state != State::kWaitingForHeadRoom;
@@ -230,8 +235,13 @@ void DecodeHandoff::Retry() {
   }
 }
 
+absl::StatusOr<RemoteReservation> DecodeHandoff::Reserve(const Incoming& incoming) {
+  if (!peers_.at(incoming.prefill).shared_pool) return scheduler_.ReserveRemote(incoming.sequence, incoming.request);
+  return scheduler_.ReserveShared(incoming.sequence, incoming.request, incoming.shared, incoming.shared_cached);
+}
+
 bool DecodeHandoff::TryReserve(Incoming& incoming) {
-  absl::StatusOr<RemoteReservation> reservation = scheduler_.ReserveRemote(incoming.sequence, incoming.request);
+  absl::StatusOr<RemoteReservation> reservation = Reserve(incoming);
   if (absl::IsResourceExhausted(reservation.status())) return false;
   if (!reservation.ok()) {
     SendCancel(incoming);
@@ -239,6 +249,7 @@ bool DecodeHandoff::TryReserve(Incoming& incoming) {
     incoming.state = State::kEnding;
     return true;
   }
+  const bool shared = !std::exchange(incoming.shared, {}).empty();  // the sequence's now
   incoming.reserved = true;
   incoming.state = State::kReserved;
   if (ActiveStream* stream = streams_.Find(incoming.sequence)) {
@@ -249,7 +260,7 @@ bool DecodeHandoff::TryReserve(Incoming& incoming) {
   message->set_epoch(incoming.epoch);
   const int32_t blocks = pool_.BlocksFor(incoming.request.prompt.size() + incoming.request.generated.size());
   message->mutable_blocks()->Assign(reservation->blocks.begin(), reservation->blocks.begin() + blocks);
-  message->set_first_missing(reservation->cached_tokens / pool_.block_size());
+  message->set_first_missing(shared ? blocks : reservation->cached_tokens / pool_.block_size());
   SendEnvelope(*peers_.at(incoming.prefill).session, envelope);
   return true;
 }
@@ -291,7 +302,11 @@ void DecodeHandoff::OnMessage(WorkerId prefill, uint64_t incarnation, const prot
     case proto::Envelope::kPathMeasured:
       return OnPathMeasured(peer->second, envelope.path_measured());
     case proto::Envelope::kStarted:
-      if (Incoming* incoming = FindEpoch(envelope.started().epoch())) OnStarted(*incoming, envelope.started());
+      if (Incoming* incoming = FindEpoch(envelope.started().epoch())) {
+        OnStarted(*incoming, envelope.started());
+      } else if (peer->second.shared_pool) {
+        pool_.Free(std::vector<BlockId>(envelope.started().blocks().begin(), envelope.started().blocks().end()));
+      }
       return;
     case proto::Envelope::kFirstToken:
       if (Incoming* incoming = FindEpoch(envelope.first_token().epoch()))
@@ -309,6 +324,10 @@ void DecodeHandoff::OnMessage(WorkerId prefill, uint64_t incarnation, const prot
 }
 
 void DecodeHandoff::OnStarted(Incoming& incoming, const proto::Started& started) {
+  if (peers_.at(incoming.prefill).shared_pool && incoming.shared.empty()) {
+    incoming.shared.assign(started.blocks().begin(), started.blocks().end());
+    incoming.shared_cached = started.cached_tokens();
+  }
   if (incoming.state != State::kRequested) return;
   incoming.state = State::kStarted;
   if (ActiveStream* stream = streams_.Find(incoming.sequence)) {
@@ -355,8 +374,9 @@ void DecodeHandoff::OnComplete(Incoming& incoming, const proto::Complete& comple
     stream->waterfall.handoff_bytes = complete.bytes();
     const double seconds = std::max(1e-6, static_cast<double>(complete.copy_us()) * 1e-6);
     const int64_t tenths = static_cast<int64_t>(static_cast<double>(complete.bytes()) / seconds / 1e8 + 0.5);
-    stream->waterfall.handoff_path =
-        Cat(peers_.at(incoming.prefill).path.transport(), "; ", tenths / 10, ".", tenths % 10, " GB/s now");
+    const Peer& peer = peers_.at(incoming.prefill);
+    stream->waterfall.handoff_path = peer.path.transport();
+    if (!peer.shared_pool) stream->waterfall.handoff_path += Cat("; ", tenths / 10, ".", tenths % 10, " GB/s now");
   }
   stats_.handoffs += 1;
   stats_.bytes += complete.bytes();
@@ -415,6 +435,7 @@ void DecodeHandoff::Recompute(Incoming& incoming, bool peer_may_write, const abs
 void DecodeHandoff::Erase(SequenceId sequence) {
   const auto found = incoming_.find(sequence);
   if (found == incoming_.end()) return;
+  pool_.Free(found->second.shared);
   by_epoch_.erase(found->second.epoch);
   incoming_.erase(found);
 }

@@ -81,7 +81,9 @@ class DecodeHandoff {
     uint64_t incarnation = 0;
     State state = State::kWaitingForHeadRoom;
     uint64_t epoch = 0;
-    bool reserved = false;  // the scheduler holds blocks for it
+    bool reserved = false;        // the scheduler holds blocks for it
+    std::vector<BlockId> shared;  // of a pool that P uses too: a reference each, until they are reserved
+    int32_t shared_cached = 0;    // tokens that P found in the prefix cache
     std::optional<SampledToken> first_token;
     Clock::time_point prefill_ended;
   };
@@ -89,6 +91,7 @@ class DecodeHandoff {
     proto::Member member;
     std::shared_ptr<Session> session;  // null while connecting
     bool connecting = false;
+    bool shared_pool = false;  // a worker of the same step loop
     std::vector<BlockId> probe_blocks;
     proto::Path path;
     absl::Status refused;
@@ -101,6 +104,7 @@ class DecodeHandoff {
   bool HasHeadRoom(const Incoming& incoming) const;
   void SendPrefill(Incoming& incoming);
   void SendCancel(const Incoming& incoming);
+  absl::StatusOr<RemoteReservation> Reserve(const Incoming& incoming);
   bool TryReserve(Incoming& incoming);
   Incoming* FindEpoch(uint64_t epoch);
   void OnStarted(Incoming& incoming, const proto::Started& started);

@@ -35,7 +35,7 @@ PrefillHandoff::~PrefillHandoff() {
     for (auto& [tag, prompt] : prompts_) {
       pools.push_back(prompt.pool);
       prompt.ending = true;
-      prompt.pool->Cancel({tag}, [] {});
+      if (prompt.pool != nullptr) prompt.pool->Cancel({tag}, [] {});
     }
   }
   for (const std::shared_ptr<RemoteMemory>& pool : pools) {
@@ -73,8 +73,9 @@ absl::StatusOr<PathReport> PrefillHandoff::Accept(const proto::PoolOffer& offer,
 }
 
 void PrefillHandoff::OnPoolOffer(const std::shared_ptr<Session>& session, const proto::PoolOffer& offer, UniqueFd fd) {
-  Peer peer;
-  const absl::StatusOr<PathReport> report = Accept(offer, std::move(fd), peer.pool);
+  Peer peer{.shared_pool = session->within_process()};
+  const absl::StatusOr<PathReport> report =
+      peer.shared_pool ? PathReport{.transport = "ids"} : Accept(offer, std::move(fd), peer.pool);
   peer.refused = report.status();
   if (!report.ok())
     peer.pool.reset();  // waits until no byte of the probe moves any more: the blocks are free after the answer
@@ -82,7 +83,8 @@ void PrefillHandoff::OnPoolOffer(const std::shared_ptr<Session>& session, const 
   proto::PathMeasured* measured = envelope.mutable_path_measured();
   measured->mutable_path()->set_prefill_worker(options_.worker);
   if (report.ok()) {
-    measured->mutable_path()->set_transport(report->Text());
+    measured->mutable_path()->set_transport(peer.shared_pool ? report->transport : report->Text());
+    measured->mutable_path()->set_shared_pool(peer.shared_pool);
     measured->mutable_path()->set_gigabytes_per_second(report->gigabytes_per_second);
     if (report->below_floor) measured->mutable_path()->set_warning(report->advice);
   } else {
@@ -127,6 +129,7 @@ absl::Status PrefillHandoff::OnPrefill(const std::shared_ptr<Session>& session, 
   Prompt& prompt = prompts_[tag];
   prompt.session = session;
   prompt.pool = peer->second.pool;
+  prompt.shared_pool = peer->second.shared_pool;
   prompt.epoch = epoch;
   prompt.tag = tag;
   prompt.sequence = sequence;
@@ -176,6 +179,11 @@ void PrefillHandoff::OnPlan(const StepPlan& plan) {
     Prompt& prompt = prompts_.at(tag->second);
     const int32_t block_size = options_.layout.block_size;
     if (plan.items[i].complete_begin == 0) prompt.pushed_layers.clear();  // admitted, perhaps again
+    if (plan.items[i].complete_begin == 0 && prompt.scheduled && prompt.shared_pool) {
+      End(prompt, Unavailable("preempted: it is computed into other blocks than those that were shared"));
+      continue;
+    }
+    prompt.ready = nullptr;  // the step before has ended
     prompt.source.assign(item.block_table.begin(), item.block_table.end());
     prompt.complete_blocks = item.start / block_size;
     prompt.chunk_end = options_.layout.BlocksFor(item.start + item.count);
@@ -189,19 +197,24 @@ void PrefillHandoff::OnPlan(const StepPlan& plan) {
       started->set_epoch(prompt.epoch);
       started->set_cached_tokens(item.start);
       started->set_queue_us(MicrosecondsSince(prompt.received));
+      if (prompt.shared_pool) {
+        const std::vector<BlockId> blocks = actions_.share(prompt.sequence);
+        started->mutable_blocks()->Assign(blocks.begin(), blocks.end());
+      }
       SendEnvelope(*prompt.session, envelope);
     }
     if (const absl::Status pushed = Push(prompt); !pushed.ok()) End(prompt, pushed);  // what the cache already has
   }
 }
 
-void PrefillHandoff::OnLayersDone(const Batch& batch, int32_t, int32_t layer_end, void*) {
+void PrefillHandoff::OnLayersDone(const Batch& batch, int32_t, int32_t layer_end, void* event) {
   MutexLock lock(mutex_);
   for (const BatchItem& item : batch.items) {
     const auto tag = by_sequence_.find(item.sequence);
     if (tag == by_sequence_.end()) continue;
     Prompt& prompt = prompts_.at(tag->second);
     prompt.chunk_layers = layer_end;
+    prompt.ready = event;
     if (layer_end == options_.layout.num_layers) prompt.complete_blocks = prompt.chunk_end;
     if (const absl::Status pushed = Push(prompt); !pushed.ok()) End(prompt, pushed);
   }
@@ -214,6 +227,7 @@ void PrefillHandoff::OnFirstToken(const SequenceEvent& event) {
   Prompt& prompt = prompts_.at(tag->second);
   prompt.first_token_sent = true;
   prompt.first_token_at = Clock::now();
+  prompt.ready = nullptr;
   proto::Envelope envelope;
   proto::FirstToken* first = envelope.mutable_first_token();
   first->set_epoch(prompt.epoch);
@@ -282,9 +296,9 @@ absl::Status PrefillHandoff::Push(Prompt& prompt) {
   std::vector<CopyRange> ranges = MissingRanges(prompt);
   if (ranges.empty()) return absl::OkStatus();
   prompt.in_flight += 1;
-  const absl::Status posted =
-      prompt.pool->Post(std::move(ranges), {prompt.tag},
-                        [this, tag = prompt.tag](const TransferResult& result) { OnPushed(tag, result); });
+  const absl::Status posted = prompt.pool->Post(
+      std::move(ranges), {prompt.tag},
+      [this, tag = prompt.tag](const TransferResult& result) { OnPushed(tag, result); }, prompt.ready);
   if (!posted.ok()) prompt.in_flight -= 1;
   return posted;
 }

@@ -6,6 +6,9 @@
 // end in the order in which they began, so that blocks which are computed again after a preemption overwrite what was
 // pushed before.
 //
+// A decode worker of the same step loop shares the pool: it gets references to the blocks with Started, reserves them,
+// and nothing is pushed.
+//
 // Threading: thread-safe. Reservations and cancellations take effect from the network's thread, in the middle of a
 // step;
 //   completions come from the transport's thread; the rest is called by the step loop.
@@ -47,6 +50,8 @@ struct PrefillHandoffOptions {
 struct PrefillHandoffActions {
   std::function<void(SequenceId)> abort;    // not finished: stop computing and free
   std::function<void(SequenceId)> release;  // finished: the blocks are no longer needed
+  // From the step loop's thread only: all blocks of a sequence that runs, with one more reference each.
+  std::function<std::vector<BlockId>(SequenceId)> share;
 };
 
 class PrefillHandoff : public LayerGroupSink {
@@ -82,12 +87,14 @@ class PrefillHandoff : public LayerGroupSink {
 
  private:
   struct Peer {
-    std::shared_ptr<RemoteMemory> pool;
+    std::shared_ptr<RemoteMemory> pool;  // null where the pool is shared
+    bool shared_pool = false;
     absl::Status refused;
   };
   struct Prompt {
     std::shared_ptr<Session> session;
     std::shared_ptr<RemoteMemory> pool;
+    bool shared_pool = false;
     uint64_t epoch = 0;
     uint64_t tag = 0;  // of its copies; unique in this process
     SequenceId sequence;
@@ -106,6 +113,7 @@ class PrefillHandoff : public LayerGroupSink {
     absl::Status end_reason;
     Clock::time_point first_token_at;
     int32_t in_flight = 0;
+    void* ready = nullptr;  // the event after which what is computed is there; null: it is
     int64_t bytes = 0;
     int64_t copy_us = 0;
   };

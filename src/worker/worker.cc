@@ -10,27 +10,30 @@
 namespace baton {
 namespace {
 
-constexpr auto kIdleWait = std::chrono::milliseconds(100);
 constexpr auto kStatusInterval = std::chrono::milliseconds(100);
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(Network& network, Engine& engine, Transport& transport,
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(Network& network, StepLoop& loop, Transport& transport,
                                                        WorkerOptions options) {
-  std::unique_ptr<Worker> worker(new Worker(network, engine, transport, std::move(options)));
+  std::unique_ptr<Worker> worker(new Worker(network, loop, std::move(options)));
   BATON_RETURN_IF_ERROR(worker->Init(transport));
   return worker;
 }
 
-Worker::Worker(Network& network, Engine& engine, Transport&, WorkerOptions options)
+Worker::Worker(Network& network, StepLoop& loop, WorkerOptions options)
     : network_(network),
-      engine_(engine),
+      loop_(loop),
+      engine_(loop.engine()),
+      pool_(loop.pool()),
+      inbox_(loop.inbox()),
       options_(std::move(options)),
-      pool_(engine.info().num_blocks, engine.info().kv.block_size),
-      connector_(CreateConnector(network)),
-      rates_(options_.prefill_tokens_per_second) {}
+      connector_(loop.MakeConnector(network)),
+      rates_(options_.prefill_tokens_per_second) {
+  loop_.Join(*this);
+}
 
-Worker::~Worker() = default;
+Worker::~Worker() { loop_.Leave(*this); }
 
 void Worker::Disconnect() {
   listener_.reset();
@@ -65,7 +68,8 @@ absl::Status Worker::Init(Transport& transport) {
           .abort =
               [this](SequenceId sequence) { inbox_.Post([this, sequence] { (void)scheduler_->Abort(sequence); }); },
           .release =
-              [this](SequenceId sequence) { inbox_.Post([this, sequence] { (void)scheduler_->Release(sequence); }); }});
+              [this](SequenceId sequence) { inbox_.Post([this, sequence] { (void)scheduler_->Release(sequence); }); },
+          .share = [this](SequenceId sequence) { return ShareBlocks(sequence); }});
   decode_ = std::make_unique<DecodeHandoff>(
       *connector_, inbox_, *scheduler_, pool_, streams_,
       DecodeHandoffOptions{.self = Self(),
@@ -87,13 +91,15 @@ absl::Status Worker::Init(Transport& transport) {
   return absl::OkStatus();
 }
 
-void Worker::Stop() {
-  stopping_ = true;
-  inbox_.Post([] {});
-}
-
 void Worker::OnMembers(const proto::Members& members) {
   inbox_.Post([this, members] { decode_->OnMembers(members); });
+}
+
+std::vector<BlockId> Worker::ShareBlocks(SequenceId sequence) {
+  const Sequence* found = scheduler_->Find(sequence);
+  if (found == nullptr) return {};
+  for (const BlockId block : found->blocks) pool_.Ref(block);
+  return found->blocks;
 }
 
 // ---- messages ----
@@ -188,7 +194,7 @@ void Worker::OnGenerate(const std::shared_ptr<Session>& session, const proto::Ge
   stream.waterfall.decode_worker = options_.id.value;
   stream.waterfall.prefill_worker = options_.id.value;
   streams_.Add(sequence, std::move(stream));
-  checked_when_idle_ = false;
+  unchecked_ = true;
   const absl::Status checked = CheckTokens(*request);
   const bool room = decode_->size() < options_.max_waiting;
   if (checked.ok() && room && generate.has_prefill() && generate.prefill().worker() != options_.id.value) {
@@ -201,7 +207,7 @@ void Worker::OnGenerate(const std::shared_ptr<Session>& session, const proto::Ge
 
 void Worker::OnPrefill(const std::shared_ptr<Session>& session, const proto::Prefill& prefill) {
   const SequenceId sequence{++next_sequence_};
-  checked_when_idle_ = false;
+  unchecked_ = true;
   if (!prefill_->OnPrefill(session, prefill.epoch(), sequence).ok()) return;
   absl::StatusOr<Request> request = FromProto(prefill.request());
   const absl::Status status =
@@ -222,20 +228,14 @@ void Worker::ExpireDeadlines() {
 
 // ---- the step loop ----
 
-absl::Status Worker::Run() {
-  while (!stopping_) {
-    inbox_.Run();
-    ExpireDeadlines();
-    prefill_->ExpireHolds(Clock::now());
-    const absl::StatusOr<bool> stepped = Step();
-    if (!stepped.ok()) return stepped.status();
-    decode_->Retry();
-    streams_.Flush();
-    if (!*stepped) WhenIdle();
-    ReportStatus(false);
-    if (!*stepped) inbox_.Wait(kIdleWait);
-  }
-  return absl::OkStatus();
+absl::StatusOr<bool> Worker::TakeTurn() {
+  ExpireDeadlines();
+  prefill_->ExpireHolds(Clock::now());
+  BATON_ASSIGN_OR_RETURN(const bool stepped, Step());
+  decode_->Retry();
+  streams_.Flush();
+  ReportStatus(false);
+  return stepped;
 }
 
 absl::StatusOr<bool> Worker::Step() {
@@ -243,7 +243,9 @@ absl::StatusOr<bool> Worker::Step() {
   if (plan.batch.items.empty()) return false;
   NoteScheduled(plan);
   prefill_->OnPlan(plan);
-  absl::StatusOr<StepOutput> output = engine_.Run(plan.batch, prefill_.get());
+  // Somebody who waits for layers keeps a device from running the step as one graph.
+  const bool pushes = plan.prefill_tokens > 0 && prefill_->size() > 0;
+  absl::StatusOr<StepOutput> output = engine_.Run(plan.batch, pushes ? prefill_.get() : nullptr);
   const absl::Status failure = output.status();
   steps_ += 1;
   if (output.ok()) rates_.Add(plan.prefill_tokens, plan.decode_rows, output->duration_us);
@@ -291,19 +293,13 @@ void Worker::Deliver(SequenceEvent event, const absl::Status& failure) {
   streams_.Report(event.sequence, std::move(token));
 }
 
-// Blocks must add up when nothing runs.
-void Worker::WhenIdle() {
-  if (checked_when_idle_ || scheduler_->HasWork() || decode_->size() > 0 || prefill_->size() > 0) return;
-  checked_when_idle_ = true;
-  absl::Status status = scheduler_->CheckIntegrity();
-  if (status.ok()) status = pool_.CheckIntegrity();
-  if (const BlockPoolStats stats = pool_.Stats(); status.ok() && stats.used > 0 && streams_.size() == 0) {
-    // The blocks of a path measurement that is under way are used, too.
-    const SchedulerCounts counts = scheduler_->Counts();
-    if (counts.held + counts.reserved == 0 && decode_->probe_blocks() < stats.used) {
-      status = Internal(stats.used, " blocks are in use and nobody has them");
-    }
-  }
+bool Worker::HoldsNothing() const {
+  const SchedulerCounts counts = scheduler_->Counts();
+  return streams_.size() == 0 && counts.held + counts.reserved == 0;
+}
+
+void Worker::OnChecked(const absl::Status& status) {
+  unchecked_ = false;
   if (status.ok()) return;
   integrity_error_ = std::string(Message(status));
   LogError("KV blocks do not add up: ", integrity_error_);

@@ -23,6 +23,7 @@ namespace {
 struct WorkerConfig {
   proto::Role role = proto::HYBRID;
   int32_t num_blocks = 512;
+  bool beside = false;  // on the engine and the pool of the worker before: one process
 };
 
 struct ClusterOptions {
@@ -30,6 +31,7 @@ struct ClusterOptions {
   SimProfile profile;
   int32_t block_size = 16;
   int32_t chunk = 64;
+  int32_t max_sequences = 32;
   bool prefix_caching = true;
   double throttle_gbps = 0;
 };
@@ -51,9 +53,13 @@ class Cluster {
     RouterOptions router_options{.model_name = "sim"};
     router_options.wait_for_worker_ms = 3000;
     router_ = std::make_unique<Router>(*network_, metrics_, router_options);
-    for (size_t i = 0; i < options.workers.size(); ++i) {
+    for (const WorkerConfig& config : options.workers) {
+      const bool beside = config.beside && !nodes_.empty();
       nodes_.push_back(std::make_unique<Node>());
-      StartWorker(i);
+      nodes_.back()->host = beside ? nodes_[nodes_.size() - 2]->host : nodes_.size() - 1;
+    }
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      if (nodes_[i]->host == i) StartWorker(i);
     }
     Announce();
     WaitHealthy();
@@ -67,46 +73,37 @@ class Cluster {
     std::filesystem::remove_all(folder_);
   }
 
+  // With everybody who shares its engine.
   void StartWorker(size_t index) {
-    Node& node = *nodes_[index];
-    const WorkerConfig& config = options_.workers[index];
-    node.incarnation += 1;
-    node.network = *Network::Create();
-    node.engine = *CreateSimEngine({.profile = options_.profile,
-                                    .num_blocks = config.num_blocks,
+    Node& host = *nodes_[nodes_[index]->host];
+    host.network = *Network::Create();
+    host.engine = *CreateSimEngine({.profile = options_.profile,
+                                    .num_blocks = options_.workers[nodes_[index]->host].num_blocks,
                                     .block_size = options_.block_size,
                                     .max_batch_tokens = 256,
                                     .max_sequences = 32});
-    node.transport = MakeTransport(options_.throttle_gbps);
-    WorkerOptions worker_options{.id = {index + 1},
-                                 .incarnation = node.incarnation,
-                                 .role = config.role,
-                                 .process = "worker-" + std::to_string(index),
-                                 .address = Address(index)};
-    worker_options.scheduler = {.max_batch_tokens = 256,
-                                .max_sequences = 32,
-                                .prefill_chunk_tokens = options_.chunk,
-                                .max_model_len = 4096,
-                                .prefix_caching = options_.prefix_caching,
-                                .eos = {1}};
-    worker_options.abort_on_leak = true;
-    node.worker = *Worker::Create(*node.network, *node.engine, *node.transport, worker_options);
-    node.thread = std::thread([&node] { EXPECT_TRUE(node.worker->Run().ok()); });
-    node.alive = true;
+    host.transport = MakeTransport(options_.throttle_gbps);
+    host.loop = std::make_unique<StepLoop>(*host.engine);
+    for (const size_t member : MembersOf(nodes_[index]->host)) CreateWorker(host, member);
+    host.thread = std::thread([&host] { EXPECT_TRUE(host.loop->Run().ok()); });
   }
 
   // As the supervisor would see a death: everything of it is gone, and everybody is told.
   void StopWorker(size_t index) {
-    Node& node = *nodes_[index];
-    if (!node.alive) return;
-    node.alive = false;
-    node.worker->Stop();
-    node.thread.join();
-    node.worker->Disconnect();
-    node.network.reset();
-    node.worker.reset();
-    node.transport.reset();
-    node.engine.reset();
+    Node& host = *nodes_[nodes_[index]->host];
+    if (!host.alive) return;
+    const std::vector<size_t> members = MembersOf(nodes_[index]->host);
+    host.loop->Stop();
+    host.thread.join();
+    for (const size_t member : members) nodes_[member]->worker->Disconnect();
+    host.network.reset();
+    for (const size_t member : members) {
+      nodes_[member]->alive = false;
+      nodes_[member]->worker.reset();
+    }
+    host.loop.reset();
+    host.transport.reset();
+    host.engine.reset();
   }
 
   void Announce() {
@@ -164,12 +161,39 @@ class Cluster {
   struct Node {
     uint64_t incarnation = 0;
     bool alive = false;
+    size_t host = 0;  // whose engine it has; what follows is the host's, but for the worker
     std::unique_ptr<Network> network;
     std::unique_ptr<Engine> engine;
     std::unique_ptr<Transport> transport;
+    std::unique_ptr<StepLoop> loop;
     std::unique_ptr<Worker> worker;
     std::thread thread;
   };
+  std::vector<size_t> MembersOf(size_t host) const {
+    std::vector<size_t> members;
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      if (nodes_[i]->host == host) members.push_back(i);
+    }
+    return members;
+  }
+  void CreateWorker(Node& host, size_t index) {
+    Node& node = *nodes_[index];
+    node.incarnation += 1;
+    WorkerOptions worker_options{.id = {index + 1},
+                                 .incarnation = node.incarnation,
+                                 .role = options_.workers[index].role,
+                                 .process = "worker-" + std::to_string(index),
+                                 .address = Address(index)};
+    worker_options.scheduler = {.max_batch_tokens = 256,
+                                .max_sequences = options_.max_sequences,
+                                .prefill_chunk_tokens = options_.chunk,
+                                .max_model_len = 4096,
+                                .prefix_caching = options_.prefix_caching,
+                                .eos = {1}};
+    worker_options.abort_on_leak = true;
+    node.worker = *Worker::Create(*host.network, *host.loop, *host.transport, worker_options);
+    node.alive = true;
+  }
   std::string Address(size_t index) const { return "unix:" + folder_.string() + "/worker-" + std::to_string(index); }
 
   const ClusterOptions options_;
@@ -297,6 +321,114 @@ INSTANTIATE_TEST_SUITE_P(All, TopologyTest,
                                                           Roles{proto::PREFILL, proto::DECODE, proto::DECODE},
                                                           Roles{proto::PREFILL, proto::DECODE, proto::HYBRID}),
                                           testing::Bool(), testing::Values(16, 64)));
+
+// Workers on one engine and one pool: their hand-off moves references.
+using Shared = std::vector<WorkerConfig>;
+class SharedTopologyTest : public testing::TestWithParam<std::tuple<Shared, bool, int>> {};
+
+TEST_P(SharedTopologyTest, SameTokens) {
+  const auto& [workers, prefix_caching, chunk] = GetParam();
+  Cluster cluster({.workers = workers, .chunk = chunk, .prefix_caching = prefix_caching});
+  ExpectSame(RunAll(cluster, Workload(), false));
+  ExpectSame(RunAll(cluster, Workload(), false));
+  ExpectSame(RunAll(cluster, Workload(), true));
+  cluster.ExpectNothingLeft();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, SharedTopologyTest,
+    testing::Combine(
+        testing::Values(Shared{{proto::PREFILL}, {proto::DECODE, 0, true}},
+                        Shared{{proto::PREFILL}, {proto::PREFILL, 0, true}, {proto::DECODE, 0, true}},
+                        Shared{{proto::PREFILL}, {proto::DECODE, 0, true}, {proto::DECODE, 0, true}},
+                        Shared{{proto::HYBRID}, {proto::PREFILL, 0, true}},
+                        // Two processes with a pair each: hand-offs within and between them.
+                        Shared{{proto::PREFILL}, {proto::DECODE, 0, true}, {proto::PREFILL}, {proto::DECODE, 0, true}}),
+        testing::Bool(), testing::Values(16, 64)));
+
+const Shared kPair = {{proto::PREFILL}, {proto::DECODE, 0, true}};
+
+TEST(SharedPoolTest, TheHandoffMovesIdsAndNoBytes) {
+  Cluster cluster({.workers = kPair});
+  const auto answers = RunAll(cluster, {MakeRequest(1, 300, 8)}, true);
+  EXPECT_EQ(answers[0].waterfall.prefill_worker, 1u);
+  EXPECT_EQ(answers[0].waterfall.decode_worker, 2u);
+  EXPECT_EQ(answers[0].waterfall.handoff_bytes, 0);
+  EXPECT_EQ(answers[0].waterfall.handoff_path, "ids");
+  cluster.ExpectNothingLeft();
+  const WorkerSnapshot decode = cluster.router().Workers()[1];
+  EXPECT_EQ(decode.status.handoffs(), 1u);
+  ASSERT_EQ(decode.status.paths_size(), 1);
+  EXPECT_TRUE(decode.status.paths(0).shared_pool());
+}
+
+TEST(SharedPoolTest, BothWorkersFindWhatEitherComputed) {
+  Cluster cluster({.workers = kPair});
+  Request first = MakeRequest(3, 256, 40), second = first;
+  second.prompt.insert(second.prompt.end(), 150, 77);
+  RunAll(cluster, {first}, true);
+  const auto again = RunAll(cluster, {second}, true);
+  EXPECT_GE(again[0].waterfall.cached_tokens, 240);
+}
+
+TEST(SharedPoolTest, CancelDuringPrefillFreesEverything) {
+  Cluster cluster({.workers = kPair, .profile = {.prefill_us_per_token = 1000}});
+  Collector collector(1);
+  const SequenceId sequence = cluster.router().Generate(MakeRequest(1, 2000, 50), collector.Sink(0));
+  std::this_thread::sleep_for(std::chrono::milliseconds(150));  // two seconds of prefill, chunks of 64 ms
+  cluster.router().Cancel(sequence);
+  ASSERT_TRUE(collector.WaitAll());
+  EXPECT_EQ(collector.answers()[0].finish, FinishReason::kCancelled);
+  cluster.ExpectNothingLeft();
+}
+
+TEST(SharedPoolTest, CancelsAtAnyTimeLeaveNothing) {
+  Cluster cluster({.workers = kPair, .profile = {.step_us = 300, .prefill_us_per_token = 10}});
+  const std::vector<Request> requests = Workload();
+  for (int round = 0; round < 6; ++round) {
+    Collector collector(requests.size());
+    std::vector<SequenceId> sequences;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      sequences.push_back(cluster.router().Generate(requests[i], collector.Sink(i)));
+      std::this_thread::sleep_for(std::chrono::microseconds(KeyedBits(round, 1, i) % 3000));
+      if (i >= 3) cluster.router().Cancel(sequences[KeyedBits(round, 2, i) % sequences.size()]);
+    }
+    ASSERT_TRUE(collector.WaitAll());
+    cluster.ExpectNothingLeft();
+  }
+  ExpectSame(RunAll(cluster, requests, false));
+}
+
+TEST(SharedPoolTest, ASmallPoolQueuesAndFinishesEverything) {
+  Cluster cluster({.workers = {{proto::PREFILL, 40}, {proto::DECODE, 0, true}}});
+  ExpectSame(RunAll(cluster, Workload(), false));
+  cluster.ExpectNothingLeft();
+}
+
+TEST(SharedPoolTest, PrefilledPromptsWaitForAPlaceAmongTheRunning) {
+  Cluster cluster({.workers = kPair, .profile = {.step_us = 500}, .max_sequences = 3});
+  ExpectSame(RunAll(cluster, Workload(), false));
+  cluster.ExpectNothingLeft();
+}
+
+TEST(SharedPoolTest, TheDeathOfTheProcessIsReplayed) {
+  Cluster cluster({.workers = {{proto::PREFILL}, {proto::DECODE, 0, true}, {proto::HYBRID}},
+                   .profile = {.step_us = 2000, .prefill_us_per_token = 50}});
+  const std::vector<Request> requests = Workload();
+  Collector collector(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) cluster.router().Generate(requests[i], collector.Sink(i));
+  ASSERT_TRUE(collector.WaitTokens(1, 3));
+  cluster.StopWorker(0);
+  cluster.Announce();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  cluster.StartWorker(0);
+  cluster.Announce();
+  ASSERT_TRUE(collector.WaitAll());
+  ExpectSame(collector.answers());
+  cluster.ExpectNothingLeft();
+  ExpectSame(RunAll(cluster, requests, false));
+  cluster.ExpectNothingLeft();
+}
 
 TEST(ClusterTest, LongPromptsAreHandedOver) {
   Cluster cluster({.workers = {{proto::PREFILL}, {proto::DECODE}}});
