@@ -28,6 +28,7 @@ json::object WorkerObject(const WorkerSnapshot& worker) {
           {"name", worker.process},
           {"role", RoleName(worker.role)},
           {"state", worker.state},
+          {"reason", worker.reason},
           {"device", worker.device},
           {"incarnation", worker.incarnation},
           {"running", status.running()},

@@ -124,6 +124,15 @@ void AddPath(CLI::App& app, double& min_path_gbps, double& throttle, bool& abort
   app.add_flag("--abort-on-leak", abort_on_leak, "tests: end a worker whose blocks do not add up")->group("");
 }
 
+void AddWatchdog(CLI::App& app, int64_t& wedged_after_ms, int64_t& wedged_restart_ms) {
+  app.add_option("--wedged-after-ms", wedged_after_ms, "a worker without progress for so long gets no traffic")
+      ->check(CLI::Range(int64_t{200}, int64_t{1} << 40))
+      ->capture_default_str();
+  app.add_option("--wedged-restart-ms", wedged_restart_ms, "likewise, and is started again; 0: never")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40))
+      ->capture_default_str();
+}
+
 void AddChild(CLI::App& app, ChildFlags& flags) {
   app.add_option("--supervisor", flags.supervisor)->group("");
   app.add_option("--lifeline-fd", flags.lifeline_fd)->group("");
@@ -150,6 +159,7 @@ CLI::App* AddServe(CLI::App& app, ServeFlags& flags) {
       ->excludes(isolate);
   AddFrontend(*serve, flags.frontend);
   AddPath(*serve, flags.min_path_gbps, flags.transfer_throttle_gbps, flags.abort_on_leak);
+  AddWatchdog(*serve, flags.wedged_after_ms, flags.wedged_restart_ms);
   AddCommon(*serve, flags.common);
   serve->set_config("--config", "", "file of flags, TOML: port = 8000");
   serve->get_option("model")->required(false);
@@ -181,6 +191,7 @@ CLI::App* AddWorker(CLI::App& app, WorkerFlags& flags) {
           "another worker on the same engine and KV pool: ID,ROLE,NAME,ADDRESS")
       ->type_name("WORKER");
   AddPath(*worker, flags.min_path_gbps, flags.transfer_throttle_gbps, flags.abort_on_leak);
+  AddWatchdog(*worker, flags.wedged_after_ms, flags.wedged_restart_ms);
   AddCommon(*worker, flags.common);
   return worker;
 }

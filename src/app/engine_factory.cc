@@ -121,6 +121,9 @@ absl::StatusOr<SimOptions> ParseSimProfile(const std::string& text) {
                                              {"prefill_us", &options.profile.prefill_us_per_token},
                                              {"decode_us", &options.profile.decode_us_per_sequence},
                                              {"context_us", &options.profile.decode_us_per_context_token}};
+  const std::map<std::string, TokenId*> tokens{{"crash_token", &options.faults.crash_token},
+                                               {"hang_token", &options.faults.hang_token},
+                                               {"fail_token", &options.faults.fail_token}};
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find(',', begin), text.size());
     const std::string pair = text.substr(begin, end - begin);
@@ -128,14 +131,17 @@ absl::StatusOr<SimOptions> ParseSimProfile(const std::string& text) {
     char* rest = nullptr;
     const double value = equals == std::string::npos ? -1 : std::strtod(pair.c_str() + equals + 1, &rest);
     const std::string key = pair.substr(0, equals);
-    const bool known = rates.contains(key) || key == "blocks";
+    const bool known = rates.contains(key) || tokens.contains(key) || key == "blocks";
     if (!known || value < 0 || rest == nullptr || *rest != 0) {
       return InvalidArgument(
-          "--sim: expected 'instant' or key=number of step_us, prefill_us, decode_us, context_us, blocks; found '",
+          "--sim: expected 'instant' or key=number of step_us, prefill_us, decode_us, context_us, blocks, crash_token, "
+          "hang_token, fail_token; found '",
           pair, "'");
     }
     if (key == "blocks") {
       options.num_blocks = static_cast<int32_t>(std::clamp(value, 1.0, 1e7));
+    } else if (tokens.contains(key)) {
+      *tokens.at(key) = static_cast<TokenId>(std::min(value, 1e9));
     } else {
       *rates.at(key) = value;
     }

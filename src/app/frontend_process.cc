@@ -1,5 +1,6 @@
 #include <csignal>
 #include <fstream>
+#include <memory>
 #include <sstream>
 
 #include "app/child_link.h"
@@ -7,6 +8,7 @@
 #include "app/model_text.h"
 #include "app/processes.h"
 #include "app/version.h"
+#include "base/crash_handler.h"
 #include "base/log.h"
 #include "frontend/frontend.h"
 #include "router/router.h"
@@ -61,15 +63,21 @@ absl::Status Serve(const FrontendProcessFlags& flags) {
   BATON_ASSIGN_OR_RETURN(ChatFormatter formatter, ChatFormatter::Create(text.tokenizer));
   BATON_ASSIGN_OR_RETURN(auto network, Network::Create());
   MetricRegistry registry;
-  Router router(*network, registry,
-                {.model_name = flags.frontend.served_model_name.empty() ? text.name : flags.frontend.served_model_name,
-                 .max_local_prefill_tokens = flags.frontend.max_local_prefill});
-  FrontendOptions options = OptionsFor(flags.frontend, text, flags.engine.model, router);
-  BATON_ASSIGN_OR_RETURN(auto frontend,
-                         Frontend::Start(std::move(options), router, tokenizer, std::move(formatter), registry));
   Mutex mutex;
   CondVar changed;
   bool draining = false;
+  std::unique_ptr<ChildLink> link;  // after the router, which reports by it
+  const auto report_lost = [&](const proto::WorkerLost& lost) {
+    MutexLock lock(mutex);
+    if (link != nullptr) link->ReportLost(lost);
+  };
+  Router router(*network, registry,
+                {.model_name = flags.frontend.served_model_name.empty() ? text.name : flags.frontend.served_model_name,
+                 .max_local_prefill_tokens = flags.frontend.max_local_prefill,
+                 .report_lost = report_lost});
+  FrontendOptions options = OptionsFor(flags.frontend, text, flags.engine.model, router);
+  BATON_ASSIGN_OR_RETURN(auto frontend,
+                         Frontend::Start(std::move(options), router, tokenizer, std::move(formatter), registry));
   ChildLinkEvents events{.on_members = [&](const proto::Members& members) { router.OnMembers(members); },
                          .on_drain =
                              [&] {
@@ -77,7 +85,11 @@ absl::Status Serve(const FrontendProcessFlags& flags) {
                                draining = true;
                                changed.Signal();
                              }};
-  BATON_ASSIGN_OR_RETURN(auto link, ChildLink::Create(*network, flags.child, 0, std::move(events)));
+  BATON_ASSIGN_OR_RETURN(auto created, ChildLink::Create(*network, flags.child, 0, std::move(events)));
+  {
+    MutexLock lock(mutex);
+    link = std::move(created);
+  }
   link->Report("ready", 1, Cat("http://", flags.frontend.host, ":", frontend->port()));
   {
     MutexLock lock(mutex);
@@ -96,6 +108,7 @@ int RunFrontend(const FrontendProcessFlags& flags) {
   std::signal(SIGPIPE, SIG_IGN);
   ConfigureLogging("frontend", flags.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
                    flags.common.verbose ? LogLevel::kDebug : LogLevel::kInfo);
+  InstallCrashHandler("frontend", flags.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
   const absl::Status status = Serve(flags);
   if (status.ok()) return 0;
   LogError(Message(status));

@@ -76,6 +76,8 @@ struct ServeFlags {
   Placement placement = Placement::kAutomatic;
   double min_path_gbps = 0;
   double transfer_throttle_gbps = 0;  // tests: no faster than this
+  int64_t wedged_after_ms = 5000;     // without progress: a worker gets no traffic
+  int64_t wedged_restart_ms = 30000;  // likewise: it is started again; 0: never
   bool abort_on_leak = false;         // tests
 };
 
@@ -103,6 +105,8 @@ struct WorkerFlags {
   std::vector<WorkerFlag> beside;  // other workers on the same engine
   double min_path_gbps = 0;
   double transfer_throttle_gbps = 0;
+  int64_t wedged_after_ms = 5000;
+  int64_t wedged_restart_ms = 30000;
   bool abort_on_leak = false;
 };
 

@@ -117,6 +117,8 @@ std::vector<std::string> WorkerArguments(const ServeFlags& flags, const ChildSpe
   }
   if (flags.min_path_gbps > 0) add("--min-path-gbps", Cat(flags.min_path_gbps));
   if (flags.transfer_throttle_gbps > 0) add("--transfer-throttle-gbps", Cat(flags.transfer_throttle_gbps));
+  add("--wedged-after-ms", Cat(flags.wedged_after_ms));
+  add("--wedged-restart-ms", Cat(flags.wedged_restart_ms));
   if (flags.abort_on_leak) arguments.push_back("--abort-on-leak");
   AppendCommon(arguments, flags.common);
   return arguments;

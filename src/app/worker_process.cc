@@ -1,5 +1,8 @@
+#include <pthread.h>
+
 #include <csignal>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -7,6 +10,7 @@
 #include "app/child_link.h"
 #include "app/engine_factory.h"
 #include "app/processes.h"
+#include "base/crash_handler.h"
 #include "base/log.h"
 #include "base/mutex.h"
 #include "supervisor/supervisor.h"
@@ -15,6 +19,8 @@
 
 namespace baton {
 namespace {
+
+constexpr int64_t kAbortMs = 3000;  // for a process to die of SIGABRT, its trace included
 
 std::unique_ptr<Transport> MakeTransport(const WorkerFlags& flags, const KvMemory& memory) {
   auto transport = ChooseTransport(memory, flags.engine.gpu);
@@ -88,19 +94,36 @@ absl::Status Serve(const WorkerFlags& flags) {
                            link->Report("loading weights", 0.9 * fraction);
                          }));
   const auto transport = MakeTransport(flags, loaded.engine->kv_memory());
+  // A trace of the thread that hangs comes with its death. One that not even a signal reaches is killed.
+  const pthread_t step_loop = pthread_self();
+  std::unique_ptr<Timer> last_resort;
+  const auto end_stuck = [&](const std::string& reason) {
+    LogError(reason, ": ending this process; where its step loop is follows");
+    pthread_kill(step_loop, SIGABRT);
+    last_resort = network->RunAfter(kAbortMs, [&link, &flags, reason] {
+      proto::WorkerLost lost;
+      lost.set_worker(flags.worker.id);
+      lost.set_incarnation(flags.child.incarnation);
+      lost.set_reason(reason);
+      link->ReportLost(lost);
+    });
+  };
   StepLoop loop(*loaded.engine);
   std::vector<std::unique_ptr<Worker>> workers;
   for (const WorkerFlag& flag : WorkersOf(flags)) {
-    WorkerOptions options{.id = {flag.id},
-                          .incarnation = flags.child.incarnation,
-                          .role = RoleOf(flag.role),
-                          .process = flag.name,
-                          .address = flag.listen,
-                          .scheduler = loaded.scheduler,
-                          .prefill_tokens_per_second = loaded.prefill_tokens_per_second,
-                          .min_path_gbps = flags.min_path_gbps,
-                          .abort_on_leak = flags.abort_on_leak,
-                          .report_lost = [&](const proto::WorkerLost& lost) { link->ReportLost(lost); }};
+    WorkerOptions options{
+        .id = {flag.id},
+        .incarnation = flags.child.incarnation,
+        .role = RoleOf(flag.role),
+        .process = flag.name,
+        .address = flag.listen,
+        .scheduler = loaded.scheduler,
+        .prefill_tokens_per_second = loaded.prefill_tokens_per_second,
+        .min_path_gbps = flags.min_path_gbps,
+        .watchdog = {.wedged_after_ms = flags.wedged_after_ms, .restart_after_ms = flags.wedged_restart_ms},
+        .on_stuck = end_stuck,
+        .abort_on_leak = flags.abort_on_leak,
+        .report_lost = [&](const proto::WorkerLost& lost) { link->ReportLost(lost); }};
     BATON_ASSIGN_OR_RETURN(auto worker, Worker::Create(*network, loop, *transport, std::move(options)));
     workers.push_back(std::move(worker));
   }
@@ -120,6 +143,8 @@ int RunWorker(const WorkerFlags& flags) {
   ConfigureLogging(flags.child.process.empty() ? flags.worker.role : flags.child.process,
                    flags.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
                    flags.common.verbose ? LogLevel::kDebug : LogLevel::kInfo);
+  InstallCrashHandler(flags.child.process.empty() ? flags.worker.role : flags.child.process,
+                      flags.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText);
   const absl::Status status = Serve(flags);
   return status.ok() ? 0 : ExitCode(status);
 }

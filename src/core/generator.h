@@ -24,6 +24,8 @@ class Generator {
   virtual void Cancel(SequenceId sequence) = 0;
   // OK when it can serve, else the reason in words.
   virtual absl::Status Health() const = 0;
+  // Whether to take new requests: as Health, but patient where what is wrong may be over soon, or is not everywhere.
+  virtual absl::Status Admits() const { return Health(); }
 };
 
 }  // namespace baton

@@ -1,6 +1,8 @@
 #include "engine/sim_engine.h"
 
+#include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <thread>
 
@@ -45,6 +47,7 @@ class SimEngine : public Engine {
     for (int32_t layer = 0; layer < kLayers; layer += kLayerGroup) {
       for (const BatchItem& item : batch.items) {
         BATON_RETURN_IF_ERROR(Check(item));
+        BATON_RETURN_IF_ERROR(MeetFaults(item));
         Append(item, layer, layer + kLayerGroup);
       }
       SleepUntil(start, duration_us * (layer + kLayerGroup) / kLayers);
@@ -89,6 +92,17 @@ class SimEngine : public Engine {
     }
     for (const BlockId block : item.block_table) {
       if (block < 0 || block >= info_.num_blocks) return Internal("block ", block, " of ", info_.num_blocks);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status MeetFaults(const BatchItem& item) const {
+    const SimFaults& faults = options_.faults;
+    for (int32_t i = item.start; i < std::min(item.start + item.count, item.prompt_length); ++i) {
+      const TokenId token = item.tokens[i];
+      if (token == faults.crash_token) std::raise(SIGSEGV);
+      while (token == faults.hang_token) std::this_thread::sleep_for(std::chrono::hours(1));
+      if (token == faults.fail_token) return Internal("the simulated device failed at token ", token);
     }
     return absl::OkStatus();
   }

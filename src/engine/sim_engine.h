@@ -21,8 +21,16 @@ struct SimProfile {
   double decode_us_per_context_token = 0;  // of each decoding sequence
 };
 
+// Prompt tokens on which a step does not end well, for tests of what others make of that; -1: none.
+struct SimFaults {
+  TokenId crash_token = -1;  // the process dies of SIGSEGV
+  TokenId hang_token = -1;   // the step never ends
+  TokenId fail_token = -1;   // the step fails with Internal, as a broken device
+};
+
 struct SimOptions {
   SimProfile profile;
+  SimFaults faults;
   int32_t num_blocks = 1024;
   int32_t block_size = 32;  // tokens
   int32_t vocabulary = 32000;

@@ -1,7 +1,7 @@
 // How much work the front end lets in: requests in flight, and prompt tokens that wait for their first answer.
 //
 // Threading: any thread. Ownership: a ticket gives back what it holds when it goes.
-// Errors: ResourceExhausted, which clients see as 429 with Retry-After.
+// Errors: ResourceExhausted, which clients see as 429, with a Retry-After from the measured rate (departure_rate.h).
 // Limits: one request alone is always let in, however long its prompts are.
 #pragma once
 
@@ -11,6 +11,7 @@
 
 #include "base/mutex.h"
 #include "base/status.h"
+#include "frontend/departure_rate.h"
 
 namespace baton {
 
@@ -51,6 +52,8 @@ class Admission {
   mutable Mutex mutex_;
   int64_t requests_ BATON_GUARDED_BY(mutex_) = 0;
   int64_t waiting_ BATON_GUARDED_BY(mutex_) = 0;
+  DepartureRate requests_left_ BATON_GUARDED_BY(mutex_);
+  DepartureRate tokens_left_ BATON_GUARDED_BY(mutex_);
 };
 
 }  // namespace baton

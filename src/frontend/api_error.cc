@@ -8,6 +8,7 @@ namespace {
 
 constexpr char kParam[] = "baton/param";
 constexpr char kCode[] = "baton/code";
+constexpr char kRetryAfter[] = "baton/retry-after";
 
 std::string Payload(const absl::Status& status, const char* key) {
   const auto payload = status.GetPayload(key);
@@ -67,6 +68,11 @@ absl::Status WithParam(absl::Status status, std::string_view param, std::string_
   return status;
 }
 
+absl::Status WithRetryAfter(absl::Status status, int seconds) {
+  status.SetPayload(kRetryAfter, absl::Cord(std::to_string(seconds)));
+  return status;
+}
+
 ApiError MakeApiError(int http_status, std::string_view message) {
   ApiError error{.status = http_status, .message = std::string(message), .type = std::string(TypeOf(http_status))};
   if (http_status == 429 || http_status == 503) error.retry_after_s = 1;
@@ -77,6 +83,8 @@ ApiError ToApiError(const absl::Status& status) {
   ApiError error = MakeApiError(HttpStatus(status.code()), Message(status));
   error.param = Payload(status, kParam);
   error.code = Payload(status, kCode);
+  if (const std::string seconds = Payload(status, kRetryAfter); !seconds.empty())
+    error.retry_after_s = std::stoi(seconds);
   return error;
 }
 

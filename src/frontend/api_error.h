@@ -20,6 +20,9 @@ struct ApiError {
 // Names the request field that an error is about, and optionally OpenAI's code for it.
 absl::Status WithParam(absl::Status status, std::string_view param, std::string_view code = "");
 
+// When to try again; clients see it as Retry-After.
+absl::Status WithRetryAfter(absl::Status status, int seconds);
+
 ApiError ToApiError(const absl::Status& status);
 ApiError MakeApiError(int http_status, std::string_view message);
 // {"error":{"message":…,"type":…,"param":…,"code":…}}

@@ -49,7 +49,7 @@ absl::Status CompletionService::CheckModel(const std::string& model) const {
 }
 
 void CompletionService::HandleCompletions(Endpoint endpoint, HttpRequest request, Reply reply) {
-  if (const absl::Status health = services_->generator->Health(); !health.ok()) {
+  if (const absl::Status health = services_->generator->Admits(); !health.ok()) {
     return reply.SendError(MakeApiError(503, Cat("the server cannot serve now: ", Message(health))));
   }
   const auto timeout_ms = TimeoutHeader(request);

@@ -46,6 +46,7 @@ TEST(ApiError, MapsEveryCode) {
   EXPECT_EQ(ToApiError(Internal("x")).status, 500);
   EXPECT_EQ(ToApiError(DataLoss("x")).status, 500);
   EXPECT_GT(ToApiError(ResourceExhausted("x")).retry_after_s, 0);
+  EXPECT_EQ(ToApiError(WithRetryAfter(ResourceExhausted("x"), 17)).retry_after_s, 17);
   EXPECT_EQ(ErrorJson(ToApiError(WithParam(NotFound("no \"m\""), "model", "model_not_found"))),
             R"({"error":{"message":"no \"m\"","type":"not_found_error","param":"model","code":"model_not_found"}})");
 }
@@ -65,6 +66,18 @@ TEST(Admission, CountsRequestsAndWaitingTokens) {
   second->reset();
   EXPECT_EQ(admission->requests(), 0);
   EXPECT_EQ(admission->waiting_prompt_tokens(), 0);
+}
+
+TEST(Admission, TellsTheRefusedWhenThereWillBeRoom) {
+  const auto admission = std::make_shared<Admission>(AdmissionLimits{.requests_max = 1});
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(Admission::Enter(admission).ok());  // twenty a second, or more
+  const auto only = Admission::Enter(admission);
+  ASSERT_TRUE(only.ok());
+  EXPECT_EQ(ToApiError(Admission::Enter(admission).status()).retry_after_s, 1);
+  int last = 0;
+  for (int i = 0; i < 200; ++i) last = ToApiError(Admission::Enter(admission).status()).retry_after_s;
+  EXPECT_GE(last, 8);  // the two hundredth of them has to wait for its turn
+  EXPECT_LE(last, 11);
 }
 
 TEST(PromptEncoder, RefusesWhatIsTooLongWithAllThreeNumbers) {

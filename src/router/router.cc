@@ -66,7 +66,11 @@ SequenceId Router::Generate(Request request, TokenSink sink) {
       stream->deadline = Clock::now() + std::chrono::milliseconds(stream->request.timeout_ms);
     }
     Stream& placed = *(streams_[handle.value] = std::move(stream));
-    Dispatch(placed, deliveries);
+    if (const absl::Status deadly = CheckDeadly(placed.request); !deadly.ok()) {
+      Finish(placed, {.finish = FinishReason::kError, .status = deadly}, deliveries);
+    } else {
+      Dispatch(placed, deliveries);
+    }
   }
   // Sinks belong to the network's thread, also for refusals.
   if (!deliveries.empty()) {
@@ -87,9 +91,7 @@ void Router::Cancel(SequenceId sequence) {
     network_.Post([deliveries = std::move(deliveries)]() mutable { Deliver(std::move(deliveries)); });
     return;
   }
-  proto::Envelope envelope;
-  envelope.mutable_cancel()->set_stream(stream.attempt);
-  SendEnvelope(*workers_.at(stream.decode).session, envelope);
+  SendCancel(stream);
 }
 
 SelectionInput Router::InputFor(const Stream& stream) const {
@@ -97,7 +99,7 @@ SelectionInput Router::InputFor(const Stream& stream) const {
   SelectionInput input{.prompt_tokens = static_cast<int64_t>(request.prompt.size() + request.generated.size()),
                        .max_tokens = request.sampling.max_tokens - static_cast<int64_t>(request.generated.size())};
   for (const auto& [id, worker] : workers_) {
-    if (!worker.usable()) continue;
+    if (!worker.usable() || worker.alone != 0) continue;
     const proto::WorkerStatus& status = worker.status;
     const int64_t block_size = std::max(1, status.block_size());
     input.max_local_prefill_tokens =
@@ -126,48 +128,56 @@ SelectionInput Router::InputFor(const Stream& stream) const {
   return input;
 }
 
-bool Router::TryDispatch(Stream& stream) {
-  if (stream.blocks.empty()) {
-    for (const auto& [id, worker] : workers_) {
-      if (worker.status.block_size() == 0) continue;
-      stream.blocks =
-          HashBlocks(RootHash(0, "", stream.request.cache_salt), stream.request.prompt, worker.status.block_size());
-      break;
-    }
+void Router::NameBlocks(Stream& stream) {
+  if (!stream.blocks.empty()) return;
+  for (const auto& [id, worker] : workers_) {
+    if (worker.status.block_size() == 0) continue;
+    stream.blocks =
+        HashBlocks(RootHash(0, "", stream.request.cache_salt), stream.request.prompt, worker.status.block_size());
+    return;
   }
+}
+
+bool Router::TryDispatch(Stream& stream) {
+  NameBlocks(stream);
   const SelectionInput input = InputFor(stream);
   const std::optional<Selection> chosen = SelectWorkers(input);
   if (!chosen) return false;
+  Send(stream, *chosen, input);
+  return true;
+}
 
-  Worker& decode = workers_.at(chosen->decode);
-  Worker& prefill = workers_.at(chosen->prefill.value_or(chosen->decode));
+void Router::Send(Stream& stream, const Selection& chosen, const SelectionInput& input) {
+  Worker& decode = workers_.at(chosen.decode);
+  Worker& prefill = workers_.at(chosen.prefill.value_or(chosen.decode));
   stream.attempt = next_name_++;
   stream.attempts += 1;
-  stream.decode = chosen->decode;
-  stream.prefill = chosen->prefill.value_or(chosen->decode);
+  stream.attempt_tokens = 0;
+  stream.decode = chosen.decode;
+  stream.prefill = chosen.prefill.value_or(chosen.decode);
   stream.dispatched = true;
   stream.has_first_token = false;
   attempts_[stream.attempt] = &stream;
   decode.sequences += 1;
   const auto view = std::find_if(input.workers.begin(), input.workers.end(),
                                  [&](const WorkerView& worker) { return worker.id == stream.prefill; });
-  stream.queued_tokens = input.prompt_tokens - view->cached_tokens;
+  stream.queued_tokens = input.prompt_tokens - (view == input.workers.end() ? 0 : view->cached_tokens);
   prefill.prefill_tokens += stream.queued_tokens;
   index_.Record(stream.prefill, stream.blocks);  // the decode worker has them when it has the first token
-  Record(stream, *chosen, input);
+  Record(stream, chosen, input);
 
   proto::Envelope envelope;
   proto::Generate* generate = envelope.mutable_generate();
   generate->set_stream(stream.attempt);
   ToProto(stream.request, generate->mutable_request());
   generate->mutable_request()->set_timeout_ms(RemainingMs(stream.deadline));
-  if (chosen->prefill) *generate->mutable_prefill() = prefill.member;
+  if (chosen.prefill) *generate->mutable_prefill() = prefill.member;
   SendEnvelope(*decode.session, envelope);
-  return true;
 }
 
 void Router::Dispatch(Stream& stream, Deliveries& deliveries) {
-  if (TryDispatch(stream)) return;
+  if (stream.quarantined) return Quarantine(stream);
+  if (!stream.held_for && TryDispatch(stream)) return;
   if (workers_.empty() || std::all_of(workers_.begin(), workers_.end(),
                                       [](const auto& entry) { return entry.second.member.role() == proto::PREFILL; })) {
     return Finish(stream, {.finish = FinishReason::kError, .status = Unavailable("there is no worker that decodes")},
@@ -186,8 +196,26 @@ void Router::DispatchParked(Deliveries& deliveries) {
     const auto found = streams_.find(handle);
     if (found == streams_.end()) continue;
     Stream& stream = *found->second;
+    if (now > stream.deadline) {
+      Finish(
+          stream,
+          {.finish = FinishReason::kError,
+           .status = DeadlineExceeded("the request's time was up before a worker could take it (", stream.reason, ")")},
+          deliveries);
+      continue;
+    }
+    if (stream.held_for && now < stream.held_until) {
+      parked_.push_back(handle);
+      continue;
+    }
+    stream.held_for.reset();
+    if (stream.quarantined) {  // what it did last will not be known any more
+      Quarantine(stream);
+      continue;
+    }
     if (TryDispatch(stream)) continue;
-    if (now - stream.parked_since > std::chrono::milliseconds(options_.wait_for_worker_ms) || now > stream.deadline) {
+    if (!quarantined_.empty()) stream.parked_since = now;  // the workers are there, one sequence has them
+    if (now - stream.parked_since > std::chrono::milliseconds(options_.wait_for_worker_ms)) {
       Finish(stream,
              {.finish = FinishReason::kError,
               .status = Unavailable("no worker that decodes is ready (", stream.reason, ")")},
@@ -196,18 +224,25 @@ void Router::DispatchParked(Deliveries& deliveries) {
     }
     parked_.push_back(handle);
   }
-  if (!parked_.empty()) ArmSweep();
 }
 
 void Router::ArmSweep() {
+  if (std::exchange(sweep_armed_, true)) return;
   sweep_ = network_.RunAfter(kSweepMs, [this] {
     Deliveries deliveries;
     {
       MutexLock lock(mutex_);
-      DispatchParked(deliveries);
+      sweep_armed_ = false;
+      Sweep(deliveries);
     }
     Deliver(std::move(deliveries));
   });
+}
+
+void Router::Sweep(Deliveries& deliveries) {
+  RunQuarantined(deliveries);
+  DispatchParked(deliveries);
+  if (!parked_.empty() || !quarantined_.empty()) ArmSweep();
 }
 
 void Router::Record(const Stream& stream, const Selection& chosen, const SelectionInput& input) {
@@ -245,25 +280,32 @@ void Router::Undispatch(Stream& stream) {
 }
 
 void Router::RetryOrFail(Stream& stream, const absl::Status& why, Deliveries& deliveries) {
+  Expose(stream, stream.decode);  // it may be dying
   Undispatch(stream);
+  if (++stream.given_up >= options_.max_attempts) {
+    return Finish(stream,
+                  {.finish = FinishReason::kError,
+                   .status = Unavailable("gave up after ", stream.given_up, " attempts; the last one: ", Message(why))},
+                  deliveries);
+  }
+  HoldForCause(stream, stream.decode);
+  Replay(stream, std::string(Message(why)), deliveries);
+}
+
+// Somewhere else, or when there is a worker again. No attempt of it is under way.
+void Router::Replay(Stream& stream, const std::string& why, Deliveries& deliveries) {
   if (stream.cancelled) {
     return Finish(stream, {.finish = FinishReason::kCancelled, .status = Cancelled("cancelled")}, deliveries);
   }
-  if (stream.attempts >= options_.max_attempts) {
-    return Finish(stream,
-                  {.finish = FinishReason::kError,
-                   .status = Unavailable("gave up after ", stream.attempts, " attempts; the last one: ", Message(why))},
-                  deliveries);
-  }
-  stream.reason = std::string(Message(why));
+  stream.reason = why;
   metrics_->replays.Add(1);
-  LogInfo("request ", stream.request.id, ": replaying ", stream.request.generated.size(),
-          " tokens elsewhere: ", Message(why));
+  LogInfo("request ", stream.request.id, ": replaying ", stream.request.generated.size(), " tokens elsewhere: ", why);
   Dispatch(stream, deliveries);
 }
 
 void Router::Finish(Stream& stream, TokenEvent event, Deliveries& deliveries) {
   Undispatch(stream);
+  if (stream.quarantined) LeaveQuarantine(stream);
   deliveries.push_back({std::move(stream.sink), std::move(event)});
   streams_.erase(stream.handle.value);
 }
@@ -290,6 +332,7 @@ void Router::OnUpdate(Stream& stream, TokenEvent event, Deliveries& deliveries) 
     index_.Record(stream.decode, stream.blocks);
   }
   std::vector<TokenId>& generated = stream.request.generated;
+  stream.attempt_tokens += static_cast<int64_t>(event.tokens.size());
   const int64_t known = static_cast<int64_t>(generated.size()) - event.position;
   if (known < 0) {
     return RetryOrFail(stream, Internal("a worker skipped from token ", generated.size(), " to ", event.position),

@@ -25,6 +25,13 @@ const char* StateName(proto::Member::State state) {
 
 }  // namespace
 
+std::string Router::StateOf(const Worker& worker) {
+  if (worker.member.state() != proto::Member::READY) return StateName(worker.member.state());
+  if (worker.session == nullptr) return "connecting";
+  if (!worker.suspected.empty()) return "suspected";
+  return worker.wedged.empty() ? "ready" : "wedged";
+}
+
 void Router::OnMembers(const proto::Members& members) {
   Deliveries deliveries;
   {
@@ -34,8 +41,12 @@ void Router::OnMembers(const proto::Members& members) {
       if (worker.member.incarnation() != member.incarnation() || member.state() == proto::Member::DEAD) {
         LoseWorker(worker, Cat(member.process(), " died"), deliveries);
         worker.status.Clear();
+        worker.connecting = worker.closed_early = false;  // that was another incarnation
+        worker.suspected.clear();
+        worker.wedged.clear();
       }
       worker.member = member;
+      if (member.state() == proto::Member::DEAD) OnDeath(member, deliveries);
       if (member.state() == proto::Member::READY && worker.session == nullptr && !worker.connecting) Connect(worker);
     }
   }
@@ -49,8 +60,14 @@ void Router::Connect(Worker& worker) {
   const uint64_t incarnation = worker.member.incarnation();
   SessionEvents events{
       .on_frame = [this, id, incarnation](std::string_view frame, UniqueFd) { OnFrame(id, incarnation, frame); },
-      .on_closed = [this, id,
-                    incarnation](absl::Status why) { OnWorkerGone(id, incarnation, std::string(Message(why))); }};
+      .on_closed =
+          [this, id, incarnation](absl::Status why) {
+            if (absl::IsDeadlineExceeded(why)) ReportLost(id, incarnation, why);
+            OnWorkerGone(id, incarnation, std::string(Message(why)));
+          },
+      .watched = true,
+      .on_health = [this, id, incarnation](PeerHealth health,
+                                           const std::string& why) { OnHealth(id, incarnation, health, why); }};
   connector_->Connect(worker.member.address(), std::move(events), kConnectTimeoutMs,
                       [this, id, incarnation](auto session) { OnConnected(id, incarnation, std::move(session)); });
 }
@@ -62,6 +79,8 @@ void Router::OnConnected(WorkerId id, uint64_t incarnation, absl::StatusOr<std::
     Worker& worker = workers_[id];
     if (worker.member.incarnation() != incarnation) return;
     worker.connecting = false;
+    const bool closed = std::exchange(worker.closed_early, false);
+    if (closed && session.ok()) return ConnectLater(id, incarnation);
     if (!session.ok()) {
       LogWarning("cannot reach ", worker.member.process(), ": ", Message(session.status()));
       return ConnectLater(id, incarnation);
@@ -96,9 +115,10 @@ void Router::OnFrame(WorkerId id, uint64_t incarnation, std::string_view frame) 
     Worker& worker = workers_[id];
     if (worker.member.incarnation() != incarnation) return;
     if (envelope.has_tokens()) OnTokens(envelope.tokens(), deliveries);
+    if (envelope.has_wedged()) OnWedged(worker, envelope.wedged().reason(), deliveries);
     if (envelope.has_status()) {
       OnStatus(worker, envelope.status());
-      if (!parked_.empty()) DispatchParked(deliveries);
+      if (!parked_.empty() || !quarantined_.empty()) Sweep(deliveries);
     }
   }
   Deliver(std::move(deliveries));
@@ -115,6 +135,7 @@ void Router::OnWorkerGone(WorkerId id, uint64_t incarnation, const std::string& 
     MutexLock lock(mutex_);
     Worker& worker = workers_[id];
     if (worker.member.incarnation() != incarnation) return;
+    worker.closed_early = worker.connecting;
     LoseWorker(worker, Cat("lost ", worker.member.process(), " (", reason, ")"), deliveries);
     ConnectLater(id, incarnation);
   }
@@ -124,30 +145,67 @@ void Router::OnWorkerGone(WorkerId id, uint64_t incarnation, const std::string& 
 // A lost session ends every request on it; the members' next change says whether the worker is really gone.
 void Router::LoseWorker(Worker& worker, const std::string& reason, Deliveries& deliveries) {
   if (worker.session == nullptr) return;
+  if (worker.usable() && worker.member.role() != proto::PREFILL) last_able_ = Clock::now();
   worker.session->Close();
   worker.session.reset();
+  worker.suspected.clear();
+  worker.wedged.clear();
+  worker.alone = 0;
   const WorkerId id{worker.member.worker()};
   index_.Forget(id);
   metrics_->workers_lost.Add(1);
   std::vector<Stream*> lost;
   for (auto& [attempt, stream] : attempts_) {
-    if (stream->decode == id) lost.push_back(stream);
+    if (stream->decode == id) {
+      lost.push_back(stream);
+    } else if (stream->prefill == id && !stream->has_first_token) {
+      Expose(*stream, id);  // its decode worker goes on with it
+    }
   }
   std::sort(lost.begin(), lost.end(), [](const Stream* a, const Stream* b) { return a->handle < b->handle; });
-  for (Stream* stream : lost) RetryOrFail(*stream, Unavailable(reason), deliveries);
+  for (Stream* stream : lost) {
+    Expose(*stream, id);
+    Undispatch(*stream);
+    HoldForCause(*stream, id);
+    Replay(*stream, reason, deliveries);
+  }
   worker.prefill_tokens = 0;
   worker.sequences = 0;
 }
 
+void Router::ReportLost(WorkerId id, uint64_t incarnation, const absl::Status& why) {
+  if (!options_.report_lost) return;
+  proto::WorkerLost lost;
+  lost.set_worker(id.value);
+  lost.set_incarnation(incarnation);
+  lost.set_reason(std::string(Message(why)));
+  options_.report_lost(lost);
+}
+
 absl::Status Router::Health() const {
   MutexLock lock(mutex_);
+  std::string wedged;
+  for (const auto& [id, worker] : workers_) {
+    if (!worker.wedged.empty()) wedged += Cat(wedged.empty() ? "" : ", ", worker.member.process(), ": ", worker.wedged);
+  }
+  return wedged.empty() ? CanServe() : Unavailable(wedged);
+}
+
+absl::Status Router::Admits() const {
+  MutexLock lock(mutex_);
+  const absl::Status status = CanServe();
+  const auto now = Clock::now();
+  if (status.ok()) last_able_ = now;
+  return now - last_able_ < std::chrono::milliseconds(options_.outage_patience_ms) ? absl::OkStatus() : status;
+}
+
+absl::Status Router::CanServe() const {
   std::string reasons;
   for (const auto& [id, worker] : workers_) {
     if (worker.member.role() == proto::PREFILL) continue;
     if (worker.usable()) return absl::OkStatus();
-    reasons +=
-        Cat(reasons.empty() ? "" : ", ", worker.member.process(), " is ",
-            worker.member.state() == proto::Member::READY ? "being connected" : StateName(worker.member.state()));
+    reasons += Cat(reasons.empty() ? "" : ", ", worker.member.process(), " is ", StateOf(worker));
+    if (!worker.suspected.empty()) reasons += Cat(" (", worker.suspected, ")");
   }
   return Unavailable(reasons.empty() ? "no worker has been started yet" : reasons);
 }
@@ -160,7 +218,8 @@ std::vector<WorkerSnapshot> Router::Workers() const {
                          .incarnation = worker.member.incarnation(),
                          .role = static_cast<WorkerRole>(worker.member.role()),
                          .process = worker.member.process(),
-                         .state = StateName(worker.member.state()),
+                         .state = StateOf(worker),
+                         .reason = worker.suspected.empty() ? worker.wedged : worker.suspected,
                          .device = worker.member.device(),
                          .status = worker.status,
                          .dispatched_prefill_tokens = worker.prefill_tokens,

@@ -12,7 +12,20 @@ Router::Metrics::Metrics(MetricRegistry& registry, std::string model_name)
       local_prefills(registry.AddCounter("baton_route_decisions_total", "Routing decisions by kind.",
                                          {{"kind", "local_prefill"}})),
       replays(registry.AddCounter("baton_replays_total", "Sequences replayed on another worker.")),
-      workers_lost(registry.AddCounter("baton_workers_lost_total", "Sessions to workers that ended.")) {}
+      workers_lost(registry.AddCounter("baton_workers_lost_total", "Sessions to workers that ended.")),
+      workers_suspected(registry.AddCounter("baton_workers_suspected_total",
+                                            "Workers that fell silent; their sequences went elsewhere.")),
+      quarantined(registry.AddCounter("baton_sequences_quarantined_total",
+                                      "Sequences that ran alone because workers had died of them or beside them.")),
+      refused_deadly(registry.AddCounter("baton_sequences_refused_deadly_total",
+                                         "Sequences refused because workers died of them, the last time alone.")) {}
+
+void Router::Metrics::SetWedged(const std::string& engine, bool wedged) {
+  registry
+      .AddGauge("baton_worker_wedged", "1: the step loop or the transfer plane makes no progress.",
+                {{"model_name", model_name}, {"engine", engine}})
+      .Set(wedged ? 1 : 0);
+}
 
 void Router::Metrics::Update(const std::string& engine, const proto::WorkerStatus& before,
                              const proto::WorkerStatus& now) {

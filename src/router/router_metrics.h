@@ -16,12 +16,17 @@ struct Router::Metrics {
   // `before` is the worker's last status, zero after a restart: counters grow by the difference.
   void Update(const std::string& engine, const proto::WorkerStatus& before, const proto::WorkerStatus& now);
 
+  void SetWedged(const std::string& engine, bool wedged);
+
   MetricRegistry& registry;
   std::string model_name;
   Counter& remote_prefills;
   Counter& local_prefills;
   Counter& replays;
   Counter& workers_lost;
+  Counter& workers_suspected;
+  Counter& quarantined;
+  Counter& refused_deadly;
 };
 
 }  // namespace baton

@@ -54,10 +54,19 @@ absl::Status FrameDecoder::AddFd(UniqueFd fd) {
   return absl::OkStatus();
 }
 
+bool FrameDecoder::SkipBeat(uint32_t header) {
+  if (header != kPingHeader && header != kPongHeader) return false;
+  pinged_ |= header == kPingHeader;
+  begin_ += kFrameHeaderBytes;
+  return true;
+}
+
 absl::StatusOr<bool> FrameDecoder::Next(std::string_view& frame, UniqueFd& fd) {
-  if (end_ - begin_ < kFrameHeaderBytes) return false;
   uint32_t header;
-  std::memcpy(&header, buffer_.get() + begin_, sizeof(header));
+  do {
+    if (end_ - begin_ < kFrameHeaderBytes) return false;
+    std::memcpy(&header, buffer_.get() + begin_, sizeof(header));
+  } while (SkipBeat(header));
   const int64_t length = header & ~kFrameHasFd;
   if (length > max_frame_bytes_) {
     return InvalidArgument("received a frame of ", length, " bytes: expected at most ", max_frame_bytes_);

@@ -1,8 +1,9 @@
 // Cuts a stream of bytes into frames and gives each the file descriptor that was sent with it. Pure: no sockets.
 //
 // A frame is a little-endian 32-bit word and its payload. Bits 0–30 are the payload's length; bit 31 says that a
-// descriptor belongs to it. Descriptors arrive beside the bytes, in order and never later than their frame's first
-// byte, so the n-th marked frame gets the n-th descriptor, however reads cut the stream.
+// descriptor belongs to it. Two words beyond every length are heart-beats: a question and its answer, without payload;
+// they are counted and not delivered. Descriptors arrive beside the bytes, in order and never later than their frame's
+// first byte, so the n-th marked frame gets the n-th descriptor, however reads cut the stream.
 //
 // Threading: one thread. Ownership: frames point into the decoder and last until the next call.
 // Errors: InvalidArgument, and the decoder is of no use after that. Limits: max_frame_bytes is checked before memory
@@ -15,6 +16,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <utility>
 
 #include "base/status.h"
 #include "base/unique_fd.h"
@@ -24,6 +26,8 @@ namespace baton {
 constexpr int64_t kMaxFrameBytes = 64 << 20;
 constexpr uint32_t kFrameHasFd = 1u << 31;
 constexpr size_t kFrameHeaderBytes = 4;
+constexpr uint32_t kPingHeader = 1u << 30;        // "are you there?"
+constexpr uint32_t kPongHeader = (1u << 30) | 1;  // the answer
 
 class FrameDecoder {
  public:
@@ -39,6 +43,8 @@ class FrameDecoder {
 
   // False when more bytes are needed.
   absl::StatusOr<bool> Next(std::string_view& frame, UniqueFd& fd);
+  // Whether questions have come since this was asked last.
+  bool TakePing() { return std::exchange(pinged_, false); }
   // Bytes of a frame that is not complete; 0 between frames.
   size_t pending_bytes() const { return end_ - begin_; }
 
@@ -50,6 +56,7 @@ class FrameDecoder {
     void operator()(char* memory) const { std::free(memory); }
   };
 
+  bool SkipBeat(uint32_t header);
   void Grow();
   void Resize(size_t bytes);
 
@@ -59,6 +66,7 @@ class FrameDecoder {
   size_t begin_ = 0;  // undelivered bytes are [begin_, end_)
   size_t end_ = 0;
   int64_t max_frame_bytes_;
+  bool pinged_ = false;
   std::deque<UniqueFd> fds_;
 };
 

@@ -9,7 +9,7 @@
 
 namespace baton {
 
-constexpr uint32_t kProtocolVersion = 1;
+constexpr uint32_t kProtocolVersion = 2;
 constexpr int64_t kMaxHandshakeBytes = 256;  // room for later versions to say more
 constexpr int64_t kHandshakeTimeoutMs = 5000;
 

@@ -27,13 +27,13 @@ constexpr int64_t kAcceptPauseMs = 100;  // when the process has no descriptor l
 class ListeningPort : public Watched, public std::enable_shared_from_this<ListeningPort> {
  public:
   ListeningPort(std::shared_ptr<EventLoop> loop, ListeningSocket socket, SocketAddress address, Network::Accept accept,
-                int64_t max_queued_bytes)
+                const NetworkOptions& options)
       : loop_(std::move(loop)),
         fd_(std::move(socket.fd)),
         text_(std::move(socket.address)),
         address_(std::move(address)),
         accept_(std::move(accept)),
-        max_queued_bytes_(max_queued_bytes) {
+        options_(options) {
     if (address_.is_unix) stat(address_.path.c_str(), &file_);
   }
 
@@ -72,7 +72,7 @@ class ListeningPort : public Watched, public std::enable_shared_from_this<Listen
  private:
   void Welcome(UniqueFd fd) {
     if (!address_.is_unix) TuneTcp(fd.get());
-    auto session = std::make_shared<SocketSession>(loop_, std::move(fd), address_, max_queued_bytes_);
+    auto session = std::make_shared<SocketSession>(loop_, std::move(fd), address_, options_);
     session->StartHandshake([self = shared_from_this()](std::shared_ptr<Session> peer) -> SessionEvents {
       if (self->open_) return self->accept_(std::move(peer));
       peer->Close();
@@ -93,7 +93,7 @@ class ListeningPort : public Watched, public std::enable_shared_from_this<Listen
   const std::string text_;
   const SocketAddress address_;
   const Network::Accept accept_;
-  const int64_t max_queued_bytes_;
+  const NetworkOptions options_;
   struct stat file_ = {};
   std::atomic<bool> open_ = true;
   uint64_t watch_ = 0;
@@ -155,8 +155,8 @@ class SocketNetwork : public Network {
   absl::StatusOr<std::unique_ptr<Listener>> Listen(const std::string& address, Accept accept) override {
     BATON_ASSIGN_OR_RETURN(SocketAddress parsed, ParseAddress(address));
     BATON_ASSIGN_OR_RETURN(ListeningSocket socket, ListenOn(parsed));
-    auto port = std::make_shared<ListeningPort>(loop_, std::move(socket), std::move(parsed), std::move(accept),
-                                                options_.max_queued_bytes);
+    auto port =
+        std::make_shared<ListeningPort>(loop_, std::move(socket), std::move(parsed), std::move(accept), options_);
     port->Start();
     return std::make_unique<PortListener>(std::move(port));
   }
@@ -169,7 +169,7 @@ class SocketNetwork : public Network {
     absl::Status status = fd.ok() ? ShakeHands(fd->get(), deadline_us) : fd.status();
     if (absl::IsNotFound(status)) status = Unavailable("nobody listens there");
     if (!status.ok()) return absl::Status(status.code(), Cat("cannot connect to ", address, ": ", Message(status)));
-    auto session = std::make_shared<SocketSession>(loop_, *std::move(fd), parsed, options_.max_queued_bytes);
+    auto session = std::make_shared<SocketSession>(loop_, *std::move(fd), parsed, options_);
     session->StartOpen(std::move(events));
     return session;
   }

@@ -22,6 +22,11 @@ void SendQueue::Push(std::string frame, UniqueFd fd) {
   entries_.push_back({header, std::move(frame), std::move(fd)});
 }
 
+void SendQueue::PushBeat(uint32_t header) {
+  bytes_ += kFrameHeaderBytes;
+  entries_.push_back({header, {}, {}});
+}
+
 absl::Status SendQueue::WriteTo(int socket) {
   while (!entries_.empty()) {
     BATON_ASSIGN_OR_RETURN(const size_t written, WriteBatch(socket));

@@ -15,6 +15,8 @@ namespace baton {
 class SendQueue {
  public:
   void Push(std::string frame, UniqueFd fd);
+  // A heart-beat: kPingHeader or kPongHeader.
+  void PushBeat(uint32_t header);
   // Writes until the queue is empty or the socket takes no more now; both are OK.
   absl::Status WriteTo(int socket);
   void Clear();

@@ -8,6 +8,10 @@
 //   BATON_ASSIGN_OR_RETURN(auto session, network->Connect("unix:/run/baton/decode-0", std::move(events), 1000));
 //   session->Send("hello");
 //
+// Sessions whose events say `watched` have heart-beats: the other side's network thread answers them, whatever its
+// other threads do. A peer that falls silent is first suspected (on_health), then lost (the session closes):
+// peer_watch.h says when.
+//
 // Addresses are "unix:/absolute/path" and "tcp:host:port" (no descriptors; port 0 lets the kernel choose).
 //
 // Threading: every method from any thread. All callbacks come from the network's one thread and must not block; Connect
@@ -15,7 +19,9 @@
 // Ownership: the network holds a session until on_closed has returned, then drops its callbacks (so they may hold the
 //   session). Handles may outlive the network and then do nothing. ~Network closes every session, calls its
 //   on_closed, and joins: when it returns no callback runs any more. Never destroy it from a callback.
-// Errors: on_closed says why: Unavailable, the peer is gone; ResourceExhausted, it reads too slowly; Cancelled, this
+// Errors: on_closed says why: Unavailable, the peer is gone; DeadlineExceeded, it is lost, and could still do what it
+// was
+//   told before unless it is killed; ResourceExhausted, it reads too slowly; Cancelled, this
 //   side closed; InvalidArgument, one side broke the rules of framing; FailedPrecondition, another version.
 // Limits: frames of 64 MiB; NetworkOptions::max_queued_bytes for each session.
 #pragma once
@@ -28,6 +34,7 @@
 
 #include "base/status.h"
 #include "base/unique_fd.h"
+#include "rpc/peer_watch.h"
 
 namespace baton {
 
@@ -53,6 +60,9 @@ struct SessionEvents {
   std::function<void(std::string_view frame, UniqueFd fd)> on_frame;
   // Exactly once, after the last on_frame.
   std::function<void(absl::Status why)> on_closed;
+  bool watched = false;  // by heart-beats
+  // At each change between well and suspected; `why` is for people.
+  std::function<void(PeerHealth health, const std::string& why)> on_health;
 };
 
 // Stops listening when destroyed; sessions that were accepted go on.
@@ -72,6 +82,9 @@ class Timer {
 
 struct NetworkOptions {
   int64_t max_queued_bytes = 128 << 20;  // of one session, not yet taken by the kernel
+  PeerWatchOptions watch;                // of watched sessions
+  // What the peer of a watched session is doing; empty: as the kernel sees it. Tests say it themselves.
+  std::function<ProcessState(int32_t pid)> look;
 };
 
 class Network {

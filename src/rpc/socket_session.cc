@@ -21,10 +21,10 @@ constexpr int kReadsAtEnd = 1024;  // more than a socket's buffer holds
 }  // namespace
 
 SocketSession::SocketSession(std::shared_ptr<EventLoop> loop, UniqueFd fd, const SocketAddress& local,
-                             int64_t max_queued_bytes)
+                             const NetworkOptions& options)
     : loop_(std::move(loop)),
       passes_fds_(local.is_unix),
-      max_queued_bytes_(max_queued_bytes),
+      options_(options),
       socket_(fd.get()),
       decoder_(kMaxHandshakeBytes),
       fd_(std::move(fd)) {
@@ -34,7 +34,10 @@ SocketSession::SocketSession(std::shared_ptr<EventLoop> loop, UniqueFd fd, const
 void SocketSession::StartOpen(SessionEvents events) {
   events_ = std::move(events);
   decoder_.set_max_frame_bytes(kMaxFrameBytes);
-  loop_->Post([self = shared_from_this()] { self->watch_ = self->loop_->Watch(self->socket_, kReadEvents, self); });
+  loop_->Post([self = shared_from_this()] {
+    self->watch_ = self->loop_->Watch(self->socket_, kReadEvents, self);
+    self->StartWatch();
+  });
 }
 
 void SocketSession::StartHandshake(std::function<SessionEvents(std::shared_ptr<Session>)> accept) {
@@ -64,9 +67,9 @@ bool SocketSession::PushLocked(std::string frame, UniqueFd fd) {
     FailLocked(InvalidArgument("frame of ", size, " bytes to send: expected at most ", kMaxFrameBytes));
   } else if (fd.valid() && !passes_fds_) {
     FailLocked(InvalidArgument("a file descriptor can only be sent over a unix: address, not to ", peer_));
-  } else if (queue_.bytes() + size > max_queued_bytes_) {
+  } else if (queue_.bytes() + size > options_.max_queued_bytes) {
     FailLocked(ResourceExhausted(peer_, " reads too slowly: ", queue_.bytes(), " bytes wait for it already, at most ",
-                                 max_queued_bytes_));
+                                 options_.max_queued_bytes));
   } else {
     const bool alone = queue_.empty();
     queue_.Push(std::move(frame), std::move(fd));
@@ -178,6 +181,7 @@ absl::StatusOr<SocketSession::Received> SocketSession::Receive() {
     return Unavailable(peer_, " closed the connection within a frame");
   }
   decoder_.Commit(static_cast<size_t>(bytes));
+  heard_anything_ = true;
   return static_cast<size_t>(bytes) < room.size() ? Received::kShort : Received::kFull;
 }
 
@@ -186,7 +190,9 @@ absl::Status SocketSession::Deliver() {
     std::string_view frame;
     UniqueFd fd;
     BATON_ASSIGN_OR_RETURN(const bool whole, decoder_.Next(frame, fd));
+    if (decoder_.TakePing()) SendBeat(kPongHeader);
     if (!whole) break;
+    heard_frames_ = true;
     if (accept_) {
       BATON_RETURN_IF_ERROR(Open(frame));
     } else if (events_.on_frame) {
@@ -200,7 +206,50 @@ absl::Status SocketSession::Open(std::string_view handshake) {
   BATON_RETURN_IF_ERROR(CheckHandshake(handshake));
   decoder_.set_max_frame_bytes(kMaxFrameBytes);
   events_ = std::exchange(accept_, nullptr)(shared_from_this());
+  StartWatch();
   return absl::OkStatus();
+}
+
+// ---- heart-beats ----
+
+void SocketSession::StartWatch() {
+  if (!events_.watched || finished_) return;
+  peer_watch_ = std::make_unique<PeerWatch>(options_.watch);
+  process_ = std::make_unique<ProcessWatch>(peer_pid_);
+  heard_anything_ = true;  // it has just shaken hands
+  Beat();
+}
+
+void SocketSession::Beat() {
+  if (finished_) return;
+  const bool heard = std::exchange(heard_anything_, false);
+  const PeerHealth before = peer_watch_->health();
+  const PeerHealth now =
+      peer_watch_->Beat(heard, [this] { return options_.look ? options_.look(peer_pid_) : process_->Look(); });
+  if (now != before) {
+    const std::string why = now == PeerHealth::kWell ? Cat(peer_, " is back")
+                                                     : Cat(peer_, " is silent for ", peer_watch_->silent_ms(),
+                                                           " ms and ", ProcessStateText(peer_watch_->state()));
+    if (now == PeerHealth::kLost) return Finish(DeadlineExceeded(why));
+    if (events_.on_health) events_.on_health(now, why);
+    if (finished_) return;
+  }
+  if (heard) question_sent_ = false;
+  if (!std::exchange(heard_frames_, false) && !std::exchange(question_sent_, true)) SendBeat(kPingHeader);
+  loop_->RunAfter(options_.watch.interval_ms, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->Beat();
+  });
+}
+
+// Posted, because it may be called in the middle of reading.
+void SocketSession::SendBeat(uint32_t header) {
+  {
+    MutexLock lock(mutex_);
+    if (closing_) return;
+    queue_.PushBeat(header);
+    if (std::exchange(flush_due_, true)) return;
+  }
+  PostFlush();
 }
 
 bool SocketSession::closing() {

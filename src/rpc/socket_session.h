@@ -3,6 +3,9 @@
 // A frame that finds the queue empty is written by the thread that sends it, so that it leaves at once and costs no
 // wake-up. From the loop's own thread, and while the socket takes no more, frames gather and leave together.
 //
+// Heart-beats: the watching side asks with each beat unless frames came anyway, and has one question under way at most;
+// the other side answers from its loop.
+//
 // Threading, ownership, errors: as rpc/session.h says. `mutex_` guards what senders touch; the rest is the loop's.
 #pragma once
 
@@ -23,7 +26,8 @@ namespace baton {
 class SocketSession : public Session, public Watched, public std::enable_shared_from_this<SocketSession> {
  public:
   // `local` says of which kind the socket is.
-  SocketSession(std::shared_ptr<EventLoop> loop, UniqueFd fd, const SocketAddress& local, int64_t max_queued_bytes);
+  SocketSession(std::shared_ptr<EventLoop> loop, UniqueFd fd, const SocketAddress& local,
+                const NetworkOptions& options);
 
   // For a connection whose handshake is done.
   void StartOpen(SessionEvents events);
@@ -54,10 +58,13 @@ class SocketSession : public Session, public Watched, public std::enable_shared_
   absl::Status Open(std::string_view handshake);
   bool closing() BATON_EXCLUDES(mutex_);
   void Finish(absl::Status why) BATON_EXCLUDES(mutex_);
+  void StartWatch();
+  void Beat();
+  void SendBeat(uint32_t header) BATON_EXCLUDES(mutex_);
 
   const std::shared_ptr<EventLoop> loop_;
   const bool passes_fds_;
-  const int64_t max_queued_bytes_;
+  const NetworkOptions options_;
   const int socket_;  // fd_'s number, for reading on the loop's thread
   std::string peer_;
   int32_t peer_pid_ = 0;
@@ -68,6 +75,11 @@ class SocketSession : public Session, public Watched, public std::enable_shared_
   uint64_t watch_ = 0;
   bool waits_for_room_ = false;  // EPOLLOUT is on
   bool finished_ = false;
+  std::unique_ptr<PeerWatch> peer_watch_;  // null: not watched
+  std::unique_ptr<ProcessWatch> process_;
+  bool heard_frames_ = false;    // since the last beat
+  bool heard_anything_ = false;  // likewise
+  bool question_sent_ = false;   // and nothing was heard since
 
   Mutex mutex_;
   UniqueFd fd_ BATON_GUARDED_BY(mutex_);

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "base/log.h"
 
@@ -33,6 +34,13 @@ std::string DescribeExit(int wait_status) {
   if (WIFSIGNALED(wait_status))
     return Cat("was ended by signal ", WTERMSIG(wait_status), " (", strsignal(WTERMSIG(wait_status)), ")");
   return Cat("ended with code ", WEXITSTATUS(wait_status));
+}
+
+// By its own doing: a crash, or an error that it gave up for. Other signals are somebody's order.
+bool IsSelfInflicted(int wait_status) {
+  if (WIFEXITED(wait_status)) return WEXITSTATUS(wait_status) != 0;
+  constexpr int kCrashes[] = {SIGSEGV, SIGABRT, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
+  return std::find(std::begin(kCrashes), std::end(kCrashes), WTERMSIG(wait_status)) != std::end(kCrashes);
 }
 
 // Between fork and exec: only calls that are safe there.
@@ -120,6 +128,7 @@ absl::Status Supervisor::StartChild(Child& child) {
   child.incarnation += 1;
   child.state = proto::Member::STARTING;
   child.restart_at.reset();
+  child.ordered_to_die = false;
   child.started = Clock::now();
   std::vector<std::string> arguments{"baton"};
   arguments.insert(arguments.end(), child.spec.arguments.begin(), child.spec.arguments.end());
@@ -165,7 +174,9 @@ absl::Status Supervisor::OnExit(Child& child, int wait_status) {
   child.pid = -1;
   child.state = proto::Member::DEAD;
   child.session.reset();
-  const std::string how = Cat(child.spec.process, " ", DescribeExit(wait_status));
+  child.death = DescribeExit(wait_status);
+  child.self_inflicted = !child.ordered_to_die && IsSelfInflicted(wait_status);
+  const std::string how = Cat(child.spec.process, " ", child.death);
   if (stopping_) {
     LogDebug(how);
     return absl::OkStatus();
@@ -196,6 +207,9 @@ proto::Members Supervisor::MemberList() const {
       member->set_address(worker.address);
       member->set_state(child.state);
       member->set_device(child.device);
+      if (child.state != proto::Member::DEAD) continue;
+      member->set_death(child.death);
+      member->set_self_inflicted(child.self_inflicted);
     }
   }
   return members;
@@ -263,6 +277,7 @@ void Supervisor::OnLost(const proto::WorkerLost& lost) {
   for (Child& child : children_) {
     if (!child.spec.Has({lost.worker()}) || child.incarnation != lost.incarnation() || child.pid < 0) continue;
     LogWarning(child.spec.process, " is lost (", lost.reason(), "): killing it, so that it writes no more");
+    child.ordered_to_die = true;
     kill(child.pid, SIGKILL);  // works on a stopped process too; the reap follows
   }
 }

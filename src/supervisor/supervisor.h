@@ -86,8 +86,11 @@ class Supervisor {
     proto::Member::State state = proto::Member::STARTING;
     std::string device;
     std::shared_ptr<Session> session;
-    bool was_ready = false;  // ever
-    int failures = 0;        // in a row
+    bool was_ready = false;       // ever
+    int failures = 0;             // in a row
+    bool ordered_to_die = false;  // this incarnation, by the supervisor
+    std::string death;            // how the last incarnation ended
+    bool self_inflicted = false;  // whether nobody had ordered it
     Clock::time_point started;
     std::optional<Clock::time_point> restart_at;
   };

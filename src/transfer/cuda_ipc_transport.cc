@@ -111,6 +111,8 @@ class CudaIpcTransport : public Transport {
     return Make(base, bytes, std::move(opened));
   }
 
+  TransferProgress progress() const override { return queue_->progress(); }
+
  private:
   // The process and the number of its entry, bytes, the GPU, the handle.
   static constexpr size_t kHandleAt = 5;

@@ -33,6 +33,8 @@ class LocalTransport : public Transport {
     return MakeMappedMemory(queue_, memory.base, memory.bytes, nullptr);
   }
 
+  TransferProgress progress() const override { return queue_->progress(); }
+
  private:
   const std::string name_ = "local";
   const TransportCapabilities capabilities_ = {

@@ -29,6 +29,8 @@ class SharedMemoryTransport : public Transport {
     return MakeMappedMemory(queue_, memory->data(), memory->bytes(), memory);
   }
 
+  TransferProgress progress() const override { return queue_->progress(); }
+
  private:
   const std::string name_ = "shm";
   const TransportCapabilities capabilities_ = {

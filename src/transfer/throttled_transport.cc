@@ -62,6 +62,8 @@ class ThrottledTransport : public Transport {
                             bytes, options_.delay_us);
   }
 
+  TransferProgress progress() const override { return queue_->progress(); }
+
  private:
   const std::unique_ptr<Transport> inner_;
   const ThrottleOptions options_;

@@ -38,6 +38,7 @@ void TransferQueue::Destroy(TransferQueue* queue) {
 
 void TransferQueue::Add(Job job, std::list<Job>& list) {
   job.number = next_number_++;
+  ++open_jobs_;
   job.lane->outstanding.insert(job.number);
   list.push_back(std::move(job));
   if (!thread_.joinable()) {
@@ -104,6 +105,11 @@ void TransferQueue::Close(const LanePointer& lane) {
 TransferStats TransferQueue::stats(const LanePointer& lane) {
   MutexLock lock(mutex_);
   return lane->stats;
+}
+
+TransferProgress TransferQueue::progress() {
+  MutexLock lock(mutex_);
+  return {.moved = moved_.load(std::memory_order_relaxed), .busy = open_jobs_ > 0};
 }
 
 void TransferQueue::Run() {
@@ -195,6 +201,7 @@ bool TransferQueue::WriteSome(Job& job) {
   if (!pieces_.empty()) job.result.status = job.lane->writer->WritePieces(pieces_, job.tag, job.after);
   if (job.result.status.ok()) job.result.bytes += taken;
   job.copy_ns += SteadyNanoseconds() - start_ns;
+  moved_.fetch_add(1, std::memory_order_relaxed);
   return !job.result.status.ok() || job.next_range == job.ranges.size();
 }
 
@@ -212,7 +219,9 @@ void TransferQueue::EndJob(Job job) {
   if (job.cancel_done) job.cancel_done();
   job.done = nullptr;  // what they hold goes before anybody learns that the job has ended
   job.cancel_done = nullptr;
+  moved_.fetch_add(1, std::memory_order_relaxed);
   MutexLock lock(mutex_);
+  --open_jobs_;
   job.lane->outstanding.erase(job.number);
   changed_.SignalAll();
 }

@@ -7,6 +7,7 @@
 // Errors: an error of WritePieces ends its job and no other. Limits: none of its own; callers bound what they post.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -66,6 +67,7 @@ class TransferQueue {
   void Cancel(const LanePointer& lane, Epoch tag, std::function<void()> done) BATON_EXCLUDES(mutex_);
   void Flush(const LanePointer& lane) BATON_EXCLUDES(mutex_);
   TransferStats stats(const LanePointer& lane) BATON_EXCLUDES(mutex_);
+  TransferProgress progress() BATON_EXCLUDES(mutex_);
 
  private:
   struct Job {
@@ -107,10 +109,12 @@ class TransferQueue {
 
   Mutex mutex_;
   CondVar changed_;
+  std::atomic<uint64_t> moved_ = 0;  // pieces written and jobs ended
   std::thread thread_ BATON_GUARDED_BY(mutex_);
   bool stopping_ BATON_GUARDED_BY(mutex_) = false;
   bool orphaned_ BATON_GUARDED_BY(mutex_) = false;  // the thread deletes the queue
   uint64_t next_number_ BATON_GUARDED_BY(mutex_) = 0;
+  int64_t open_jobs_ BATON_GUARDED_BY(mutex_) = 0;  // of all lanes: their callbacks have not returned
   std::list<Job> waiting_ BATON_GUARDED_BY(mutex_);
   std::list<Job> cancelled_ BATON_GUARDED_BY(mutex_);  // their callbacks are due
   bool current_cancelled_ BATON_GUARDED_BY(mutex_) = false;

@@ -64,6 +64,12 @@ struct TransferStats {
   int64_t cancelled = 0;  // posts
 };
 
+// Of everything that a transport was asked to move: what is busy and does not move is stuck.
+struct TransferProgress {
+  uint64_t moved = 0;  // pieces, since the start
+  bool busy = false;   // posts are under way
+};
+
 class RemoteMemory {
  public:
   virtual ~RemoteMemory() = default;
@@ -102,6 +108,8 @@ class Transport {
   virtual absl::StatusOr<ExportedMemory> Export(const LocalMemory& memory) = 0;
   // `descriptor` are foreign bytes; `fd` came with them.
   virtual absl::StatusOr<std::unique_ptr<RemoteMemory>> Import(std::string_view descriptor, UniqueFd fd) = 0;
+  // For a watchdog. One that cannot say is never busy.
+  virtual TransferProgress progress() const { return {}; }
 };
 
 // Memory of the same process.

@@ -65,7 +65,8 @@ DecodeHandoff::Peer& DecodeHandoff::EnsurePeer(const proto::Member& member) {
                        .on_closed =
                            [this, id, incarnation](absl::Status why) {
                              inbox_.Post([this, id, incarnation, why] { OnSessionClosed(id, incarnation, why); });
-                           }};
+                           },
+                       .watched = true};
   connector_.Connect(peer.member.address(), std::move(events), kConnectTimeoutMs,
                      [this, id, incarnation](auto session) {
                        inbox_.Post([this, id, incarnation, session = std::move(session)]() mutable {

@@ -65,10 +65,16 @@ void StepLoop::Stop() {
   inbox_.Post([] {});
 }
 
+void StepLoop::NoteProgress() {
+  for (Worker* worker : workers_) worker->NoteProgress();
+}
+
 absl::Status StepLoop::Run() {
+  for (Worker* worker : workers_) worker->StartWatchdog();
   while (!stopping_) {
     bool stepped = false;
     for (Worker* worker : workers_) {
+      NoteProgress();
       inbox_.Run();  // what the worker before has just said counts in this round
       BATON_ASSIGN_OR_RETURN(const bool one, worker->TakeTurn());
       stepped = stepped || one;

@@ -44,6 +44,9 @@ class StepLoop {
   // How its workers connect: to one another within the process, to others over the network.
   std::unique_ptr<Connector> MakeConnector(Network& network);
 
+  // Something moves: nobody who waits for a turn is stuck.
+  void NoteProgress();
+
   // Serves until Stop, or until the engine is broken.
   absl::Status Run();
   void Stop();

@@ -16,18 +16,22 @@ constexpr auto kStatusInterval = std::chrono::milliseconds(100);
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(Network& network, StepLoop& loop, Transport& transport,
                                                        WorkerOptions options) {
-  std::unique_ptr<Worker> worker(new Worker(network, loop, std::move(options)));
+  std::unique_ptr<Worker> worker(new Worker(network, loop, transport, std::move(options)));
   BATON_RETURN_IF_ERROR(worker->Init(transport));
   return worker;
 }
 
-Worker::Worker(Network& network, StepLoop& loop, WorkerOptions options)
+Worker::Worker(Network& network, StepLoop& loop, const Transport& transport, WorkerOptions options)
     : network_(network),
       loop_(loop),
       engine_(loop.engine()),
       pool_(loop.pool()),
       inbox_(loop.inbox()),
       options_(std::move(options)),
+      watchdog_(network, transport, options_.watchdog,
+                [this](const std::string& reason) {
+                  if (options_.on_stuck) options_.on_stuck(reason);
+                }),
       connector_(loop.MakeConnector(network)),
       rates_(options_.prefill_tokens_per_second) {
   loop_.Join(*this);
@@ -36,6 +40,7 @@ Worker::Worker(Network& network, StepLoop& loop, WorkerOptions options)
 Worker::~Worker() { loop_.Leave(*this); }
 
 void Worker::Disconnect() {
+  watchdog_.Stop();
   listener_.reset();
   connector_.reset();
 }
@@ -115,6 +120,8 @@ void Worker::OnFrame(const std::shared_ptr<Session>& session, std::string_view f
     LogError("from ", session->peer(), ": ", Message(status));
     return session->Close();
   }
+  // Who hears of a step loop that hangs must not wait for it, either.
+  if (envelope->has_hello()) watchdog_.AddFrontEnd(session);
   // These two do not wait for the end of the step.
   if (envelope->has_reservation()) return prefill_->OnReservation(session, envelope->reservation());
   if (envelope->has_cancel_prefill()) {
@@ -127,6 +134,7 @@ void Worker::OnFrame(const std::shared_ptr<Session>& session, std::string_view f
 }
 
 void Worker::OnMessage(const std::shared_ptr<Session>& session, const proto::Envelope& envelope, UniqueFd fd) {
+  watchdog_.Progress();
   switch (envelope.body_case()) {
     case proto::Envelope::kHello:
       front_ends_.push_back(session);
@@ -150,6 +158,7 @@ void Worker::OnMessage(const std::shared_ptr<Session>& session, const proto::Env
 }
 
 void Worker::OnClosed(const std::shared_ptr<Session>& session) {
+  watchdog_.RemoveFrontEnd(session);
   inbox_.Post([this, session] {
     prefill_->OnSessionClosed(session);
     for (const SequenceId sequence : streams_.OfSession(session)) {
@@ -210,9 +219,11 @@ void Worker::OnPrefill(const std::shared_ptr<Session>& session, const proto::Pre
   unchecked_ = true;
   if (!prefill_->OnPrefill(session, prefill.epoch(), sequence).ok()) return;
   absl::StatusOr<Request> request = FromProto(prefill.request());
+  const int64_t timeout_ms = request.ok() ? request->timeout_ms : 0;
   const absl::Status status =
       request.ok() ? Admit(sequence, *std::move(request), SequenceKind::kPrefillOnly) : request.status();
-  if (!status.ok()) prefill_->OnRefused(sequence, status);
+  if (!status.ok()) return prefill_->OnRefused(sequence, status);
+  if (timeout_ms > 0) prefill_deadlines_[Clock::now() + std::chrono::milliseconds(timeout_ms)].push_back(sequence);
 }
 
 void Worker::CancelSequence(SequenceId sequence, FinishReason finish, const absl::Status& why) {
@@ -223,6 +234,14 @@ void Worker::CancelSequence(SequenceId sequence, FinishReason finish, const absl
 void Worker::ExpireDeadlines() {
   for (const SequenceId sequence : streams_.Expired(Clock::now())) {
     CancelSequence(sequence, FinishReason::kError, DeadlineExceeded("the request's time is up"));
+  }
+  // The decode worker says so too, unless it cannot: then nobody waits for this prompt any more.
+  if (!prefill_deadlines_.empty() && prefill_->size() == 0) prefill_deadlines_.clear();
+  while (!prefill_deadlines_.empty() && prefill_deadlines_.begin()->first <= Clock::now()) {
+    for (const SequenceId sequence : prefill_deadlines_.begin()->second) {
+      prefill_->OnStepFailed(sequence, DeadlineExceeded("the request's time is up"));
+    }
+    prefill_deadlines_.erase(prefill_deadlines_.begin());
   }
 }
 
@@ -238,14 +257,19 @@ absl::StatusOr<bool> Worker::TakeTurn() {
   return stepped;
 }
 
+void Worker::OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer_end, void* event) {
+  loop_.NoteProgress();
+  prefill_->OnLayersDone(batch, layer_begin, layer_end, event);
+}
+
 absl::StatusOr<bool> Worker::Step() {
   const StepPlan plan = scheduler_->Schedule();
   if (plan.batch.items.empty()) return false;
   NoteScheduled(plan);
   prefill_->OnPlan(plan);
-  // Somebody who waits for layers keeps a device from running the step as one graph.
-  const bool pushes = plan.prefill_tokens > 0 && prefill_->size() > 0;
-  absl::StatusOr<StepOutput> output = engine_.Run(plan.batch, pushes ? prefill_.get() : nullptr);
+  // Somebody who waits for layers keeps a device from running the step as one graph: only prefills say
+  // how far they are.
+  absl::StatusOr<StepOutput> output = engine_.Run(plan.batch, plan.prefill_tokens > 0 ? this : nullptr);
   const absl::Status failure = output.status();
   steps_ += 1;
   if (output.ok()) rates_.Add(plan.prefill_tokens, plan.decode_rows, output->duration_us);

@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,6 +28,7 @@
 #include "worker/rates.h"
 #include "worker/step_loop.h"
 #include "worker/stream_table.h"
+#include "worker/watchdog.h"
 
 namespace baton {
 
@@ -40,15 +42,18 @@ struct WorkerOptions {
   double prefill_tokens_per_second = 0;  // measured at start; 0: not
   double min_path_gbps = 0;
   int32_t max_waiting = 4096;  // sequences
+  WatchdogOptions watchdog;
+  // The step loop or the transfer plane hangs for too long: end the process. From the network's thread.
+  std::function<void(const std::string& reason)> on_stuck;
   bool abort_on_leak = false;  // tests: end the process when blocks do not add up
   std::function<void(const proto::WorkerLost&)> report_lost;
 };
 
-class Worker {
+class Worker : private LayerGroupSink {
  public:
   static absl::StatusOr<std::unique_ptr<Worker>> Create(Network& network, StepLoop& loop, Transport& transport,
                                                         WorkerOptions options);
-  ~Worker();
+  ~Worker() override;
 
   // After the loop has ended: stops listening and connecting. The network may go then, and after it the worker, whom
   // callbacks use.
@@ -58,6 +63,8 @@ class Worker {
   // ---- for the step loop ----
   const std::string& address() const { return options_.address; }
   SessionEvents Accept(const std::shared_ptr<Session>& session);
+  void StartWatchdog() { watchdog_.Start(); }
+  void NoteProgress() { watchdog_.Progress(); }
   absl::StatusOr<bool> TakeTurn();  // one step at most; false: there was nothing to do
   bool IsIdle() const { return !scheduler_->HasWork() && decode_->size() == 0 && prefill_->size() == 0; }
   bool HoldsNothing() const;  // no stream, and no block but lent ones
@@ -70,7 +77,7 @@ class Worker {
  private:
   using Clock = std::chrono::steady_clock;
 
-  Worker(Network& network, StepLoop& loop, WorkerOptions options);
+  Worker(Network& network, StepLoop& loop, const Transport& transport, WorkerOptions options);
   absl::Status Init(Transport& transport);
   proto::Hello Self() const;
 
@@ -86,6 +93,7 @@ class Worker {
   void ExpireDeadlines();
   std::vector<BlockId> ShareBlocks(SequenceId sequence);  // all of a running one, with a reference more each
 
+  void OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer_end, void* event) override;
   absl::StatusOr<bool> Step();  // false: there was nothing to do
   void NoteScheduled(const StepPlan& plan);
   void Deliver(SequenceEvent event, const absl::Status& failure);
@@ -100,12 +108,14 @@ class Worker {
   WorkerOptions options_;
   std::unique_ptr<Scheduler> scheduler_;
   StreamTable streams_;
+  Watchdog watchdog_;
   std::unique_ptr<Connector> connector_;
   ExportedMemory exported_;
   std::unique_ptr<PrefillHandoff> prefill_;
   std::unique_ptr<DecodeHandoff> decode_;
   std::unique_ptr<Listener> listener_;
   std::vector<std::shared_ptr<Session>> front_ends_;
+  std::map<Clock::time_point, std::vector<SequenceId>> prefill_deadlines_;  // of prompts for other workers
   StepRates rates_;
   uint64_t next_sequence_ = 0;
   uint64_t steps_ = 0;

@@ -23,6 +23,7 @@ struct Outcome {
   std::vector<std::string> frames;
   std::vector<bool> marked;
   bool refused = false;
+  bool pinged = false;
   size_t pending = 0;
   bool operator==(const Outcome&) const = default;
 };
@@ -32,6 +33,11 @@ Outcome ParseWhole(std::string_view stream, size_t fds) {
   while (stream.size() >= 4) {
     uint32_t header;
     std::memcpy(&header, stream.data(), 4);
+    if (header == 0x40000000 || header == 0x40000001) {  // heart-beats
+      outcome.pinged |= header == 0x40000000;
+      stream.remove_prefix(4);
+      continue;
+    }
     const uint32_t length = header & 0x7fffffff;
     if (length > kLimit) {
       outcome.refused = true;
@@ -70,6 +76,7 @@ Outcome ParseInPieces(std::string_view stream, size_t fds, uint32_t seed) {
       std::string_view frame;
       UniqueFd fd;
       const absl::StatusOr<bool> whole = decoder.Next(frame, fd);
+      outcome.pinged |= decoder.TakePing();
       if (!whole.ok()) {
         outcome.refused = true;
         return outcome;
