@@ -60,6 +60,11 @@ asan: | setup  ## unit tests under AddressSanitizer and UndefinedBehaviorSanitiz
 tsan: | setup  ## unit tests under ThreadSanitizer
 	@scripts/sanitize.sh thread
 
+.PHONY: explore
+explore: build/build.ninja  ## search the hand-off's state machine, with larger bounds than `make test`
+	@ninja -C build handoff_explore_test
+	@BATON_EXPLORE=long build/tests/handoff_explore_test --gtest_brief=1
+
 fuzz: | setup  ## each fuzz target for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh
 

@@ -68,7 +68,8 @@ absl::Status Worker::Init(Transport& transport) {
                             .layout = info.kv,
                             .memory = memory,
                             .min_path_gbps = options_.min_path_gbps,
-                            .worker = options_.id.value},
+                            .worker = options_.id.value,
+                            .incarnation = options_.incarnation},
       PrefillHandoffActions{
           .abort =
               [this](SequenceId sequence) { inbox_.Post([this, sequence] { (void)scheduler_->Abort(sequence); }); },
