@@ -68,6 +68,11 @@ explore: build/build.ninja  ## search the hand-off's state machine, with larger 
 fuzz: | setup  ## each fuzz target for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh
 
+.PHONY: chaos
+chaos: build model venv  ## serve while workers are killed and stopped at random (minutes)
+	@$(PYTHON) tests/chaos.py --requests 10000
+	@$(PYTHON) tests/chaos.py --requests 500 --model $(BATON_MODEL) --prefill 2 --decode 2
+
 gpu-test:  ## on a GPU machine, from `make package`'s archive or a build: kernels and the engine on the GPU
 	@scripts/gpu.sh test
 

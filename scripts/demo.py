@@ -6,12 +6,22 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 QUESTION = os.environ.get("BATON_DEMO_QUESTION", "In three sentences: why is the sky blue, and why is the sunset red?")
 START_LIMIT_S = 120
+terminal = threading.Lock()  # held while the answer streams, so that the server's messages do not cut it in two
+
+
+def relay(lines):
+    """Prints the server's messages as they come."""
+    for line in lines:
+        with terminal:
+            sys.stderr.write(line)
+            sys.stderr.flush()
 
 
 def get(port, path):
@@ -58,21 +68,22 @@ def chat(port):
     if response.status != 200:
         sys.exit(f"demo: HTTP {response.status}: {response.read().decode()}")
     first = usage = explain = None
-    for raw in response:
-        line = raw.decode().strip()
-        if not line.startswith("data: ") or line == "data: [DONE]":
-            continue
-        event = json.loads(line[6:])
-        if "error" in event:
-            sys.exit(f"demo: {event['error']['message']}")
-        usage = event.get("usage") or usage
-        explain = event.get("baton") or explain
-        for choice in event.get("choices", []):
-            text = choice.get("delta", {}).get("content") or ""
-            if text:
-                first = first or time.monotonic() - started
-                print(text, end="", flush=True)
-    print()
+    with terminal:
+        for raw in response:
+            line = raw.decode().strip()
+            if not line.startswith("data: ") or line == "data: [DONE]":
+                continue
+            event = json.loads(line[6:])
+            if "error" in event:
+                sys.exit(f"demo: {event['error']['message']}")
+            usage = event.get("usage") or usage
+            explain = event.get("baton") or explain
+            for choice in event.get("choices", []):
+                text = choice.get("delta", {}).get("content") or ""
+                if text:
+                    first = first or time.monotonic() - started
+                    print(text, end="", flush=True)
+        print()
     if first is None or usage is None or explain is None:
         sys.exit("demo: the answer had no text, usage or account of its time")
     return first, usage, explain, time.monotonic() - started
@@ -97,7 +108,9 @@ def main():
     command = [str(ROOT / "build" / "baton"), "serve", str(MODEL), "--prefill", "1x1", "--decode", "1x1"]
     port = int(os.environ.get("BATON_DEMO_PORT", "8011"))
     print("$ build/baton " + " ".join([*command[1:2], str(MODEL.relative_to(ROOT)), *command[3:]]))
-    server = subprocess.Popen([*command, "--port", str(port)])
+    server = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.PIPE, text=True)
+    messages = threading.Thread(target=relay, args=[server.stderr], daemon=True)
+    messages.start()
     try:
         wait_until_ready(server, port)
         print(f"\nuser: {QUESTION}\n")
@@ -110,6 +123,7 @@ def main():
         except subprocess.TimeoutExpired:
             server.kill()
             sys.exit("demo: the server did not stop")
+        messages.join(timeout=5)
     if code != 0:
         sys.exit(f"demo: the server ended with code {code}")
 

@@ -60,17 +60,17 @@ def incarnation(server, name):
     return server.worker(name)["incarnation"]
 
 
-TOPOLOGIES = [
-    ("prefill-0", ["--prefill", "2x1", "--decode", "1x1"]),
-    ("decode-0", ["--prefill", "1x1", "--decode", "2x1"]),
-    ("hybrid-0", ["--hybrid", "2x1"]),
+TOPOLOGIES = [  # long prompts where the prefill worker is stopped, so that it is at work just then
+    ("prefill-0", ["--prefill", "2x1", "--decode", "1x1"], 900),
+    ("decode-0", ["--prefill", "1x1", "--decode", "2x1"], 300),
+    ("hybrid-0", ["--hybrid", "2x1"], 300),
 ]
 IDS = ["prefill", "decode", "hybrid"]
 
 
-@pytest.mark.parametrize("name, topology", TOPOLOGIES, ids=IDS)
-def test_the_streams_of_a_stopped_worker_go_on_elsewhere(build_dir, tmp_path, name, topology):
-    requests = [body(i) for i in range(STREAMS)]
+@pytest.mark.parametrize("name, topology, prompt_tokens", TOPOLOGIES, ids=IDS)
+def test_the_streams_of_a_stopped_worker_go_on_elsewhere(build_dir, tmp_path, name, topology, prompt_tokens):
+    requests = [body(i, prompt_tokens) for i in range(STREAMS)]
     with serving(build_dir, ["--sim", "step_us=20000,prefill_us=300", *topology], tmp_path) as server:
         expected, _ = run_streams(server, requests)
         server.request("POST", "/reset_prefix_cache")
@@ -89,9 +89,9 @@ def test_the_streams_of_a_stopped_worker_go_on_elsewhere(build_dir, tmp_path, na
         assert run_streams(server, requests)[0] == expected
 
 
-@pytest.mark.parametrize("name, topology", TOPOLOGIES, ids=IDS)
-def test_a_worker_that_was_only_slow_comes_back(build_dir, tmp_path, name, topology):
-    requests = [body(i) for i in range(STREAMS)]
+@pytest.mark.parametrize("name, topology, prompt_tokens", TOPOLOGIES, ids=IDS)
+def test_a_worker_that_was_only_slow_comes_back(build_dir, tmp_path, name, topology, prompt_tokens):
+    requests = [body(i, prompt_tokens) for i in range(STREAMS)]
     with serving(build_dir, ["--sim", "step_us=20000,prefill_us=300", *topology], tmp_path) as server:
         expected, _ = run_streams(server, requests)
         server.request("POST", "/reset_prefix_cache")

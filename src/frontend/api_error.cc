@@ -69,7 +69,8 @@ absl::Status WithParam(absl::Status status, std::string_view param, std::string_
 }
 
 absl::Status WithRetryAfter(absl::Status status, int seconds) {
-  status.SetPayload(kRetryAfter, absl::Cord(std::to_string(seconds)));
+  const std::string text = Cat(seconds);
+  status.SetPayload(kRetryAfter, absl::Cord(absl::string_view(text.data(), text.size())));
   return status;
 }
 

@@ -282,7 +282,8 @@ void CompletionCall::Complete() {
     reply_.SendJson(format_->Whole(choices, prepared_.prompts, usage, explanation));
   }
   LogInfo("request ", reply_.request_id, ": ", usage.prompt_tokens, " prompt tokens (", usage.cached_tokens,
-          " cached), ", usage.completion_tokens, " generated in ", Seconds(now_ - arrival_), " s");
+          " cached), ", usage.completion_tokens, " generated in ", static_cast<int>(1e3 * Seconds(now_ - arrival_)),
+          " ms");
 }
 
 void CompletionCall::Fail(const absl::Status& status) {

@@ -16,7 +16,7 @@ constexpr char kPage[] = R"html(<!doctype html>
   --line: #33322f; --prefill: #5a9ff0; --decode: #45c08f; --hybrid: #ad87e8; --warn: #f0694f; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--text); font: 14px/1.45 system-ui, sans-serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 24px 20px 48px; }
+main { max-width: 1200px; margin: 0 auto; padding: 24px 20px 48px; }
 header { display: flex; align-items: baseline; gap: 12px; margin-bottom: 20px; }
 h1 { font-size: 22px; margin: 0; letter-spacing: -.01em; }
 h2 { font-size: 13px; margin: 28px 0 10px; color: var(--soft); font-weight: 600; }
@@ -137,7 +137,7 @@ const workerColumns = [
 ];
 const pathColumns = [
   {name: 'From', of: p => escape(p.from)}, {name: 'To', of: p => escape(p.to)},
-  {name: 'Transport', of: p => escape(p.transport)},
+  {name: 'Transport', of: p => escape(String(p.transport).split(' ')[0])},
   {name: 'GB/s', number: 1, of: p => p.floor_gb_per_s && p.gb_per_s < p.floor_gb_per_s ?
     '<span class="warn">' + number(p.gb_per_s) + ' (expected ' + number(p.floor_gb_per_s) + ')</span>' : number(p.gb_per_s)},
   {name: 'Handed over', number: 1, of: p => p.bytes == null ? '–' : number(p.bytes / 1e6) + ' MB'},

@@ -101,7 +101,7 @@ TEST_P(HeartbeatTest, FramesAreSignsOfLife) {
   EXPECT_TRUE(client_side_.closed().empty());
 }
 
-TEST_P(HeartbeatTest, NobodyIsWatchedWhoWasNotToBe) {
+TEST_P(HeartbeatTest, AnObserverThatWasFrozenSuspectsNobody) {
   ConnectWatched();
   state_ = ProcessState::kStopped;
   released_ = false;

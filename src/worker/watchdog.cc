@@ -78,7 +78,8 @@ void Watchdog::Look() {
     }
     reason_ = reason;
     const int64_t still_ms = std::max(steps_.still_ms(), copies_.still_ms());
-    if (options_.restart_after_ms > 0 && still_ms >= options_.restart_after_ms && !std::exchange(ended_, true)) {
+    const bool due = options_.restart_after_ms > 0 && still_ms >= options_.restart_after_ms && !reason_.empty();
+    if (due && !std::exchange(ended_, true)) {
       overdue = reason_;
     }
     Arm();

@@ -64,6 +64,7 @@ struct ClusterOptions {
   bool prefix_caching = true;
   double throttle_gbps = 0;
   int64_t wedged_after_ms = 5000;
+  int32_t beat_ms = 20;
 };
 
 inline std::unique_ptr<Transport> MakeTransport(double throttle_gbps) {
@@ -266,7 +267,7 @@ class Cluster {
   std::string Address(size_t index) const { return "unix:" + folder_.string() + "/worker-" + std::to_string(index); }
 
   NetworkOptions Beats() {
-    return {.watch = {.interval_ms = 20}, .look = [this](int32_t) { return process_state_.load(); }};
+    return {.watch = {.interval_ms = options_.beat_ms}, .look = [this](int32_t) { return process_state_.load(); }};
   }
 
   const ClusterOptions options_;
