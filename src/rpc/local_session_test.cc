@@ -35,7 +35,7 @@ TEST(LocalSessionTest, FramesArriveInOrderOnBothEndsAndCloseIsHeardOnceOnEach) {
   accepted->Send("four");
   EXPECT_EQ(there.size(), 2u);
   EXPECT_EQ(here.size(), 2u);
-  EXPECT_EQ(closed, (std::vector<std::string>{"here 1", "there 1"}));
+  EXPECT_EQ(closed, (std::vector<std::string>{"here true", "there true"}));
 }
 
 TEST(LocalSessionTest, ClosingLetsGoOfWhatTheEventsHold) {
