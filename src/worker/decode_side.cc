@@ -162,7 +162,8 @@ PeerDecision DecodeSide::OnConnected(uint64_t connection, bool ok) {
 
 PeerDecision DecodeSide::OnClosed(uint64_t connection) {
   PeerDecision decision;
-  if (PeerEntry* entry = FindPeer(connection)) Lose(*entry, decision);
+  PeerEntry* entry = FindPeer(connection);
+  if (entry != nullptr && (rules_.closed_is_final || entry->second.link == Peer::Link::kOpen)) Lose(*entry, decision);
   return decision;
 }
 

@@ -83,6 +83,7 @@ struct DecodeRules {
   bool lend_until_answered = true;    // blocks for a path measurement are fenced like others
   bool report_lost = true;            // who could still write must be killed
   bool superseded_is_lost = true;     // news of a later incarnation ends what the earlier one was doing
+  bool closed_is_final = true;        // a session may close before the news of its opening comes
 };
 
 // What is to be done for one request.
@@ -155,13 +156,11 @@ class DecodeSide {
   std::optional<DecodeDecision> OnMessage(uint64_t connection, uint64_t epoch, DecodeEvent event);
 
   bool IsOpen(uint64_t connection) const;
-  bool IsCurrent(uint64_t connection) const { return FindPeer(connection) != nullptr; }
   std::optional<WorkerId> WorkerOf(uint64_t connection) const;
   const std::map<SequenceId, Request>& requests() const { return requests_; }
   const std::map<WorkerId, Peer>& peers() const { return peers_; }
   const std::map<WorkerId, Member>& members() const { return members_; }
   const std::map<std::pair<WorkerId, uint64_t>, std::vector<BlockId>>& fenced() const { return fenced_; }
-  uint64_t last_epoch() const { return next_epoch_; }
 
  private:
   using PeerEntry = std::pair<const WorkerId, Peer>;

@@ -138,7 +138,6 @@ class PrefillSide {
     return found == by_sequence_.end() ? std::nullopt : std::optional(found->second);
   }
   const Prompt* Find(uint64_t tag) const;
-  uint64_t incarnation() const { return incarnation_; }
 
  private:
   std::optional<uint64_t> FindEpoch(Session session, uint64_t epoch) const;

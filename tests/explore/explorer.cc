@@ -181,7 +181,8 @@ std::vector<Choice> Shorten(const WorldOptions& options, std::vector<Choice> cho
 }  // namespace
 
 std::string Exploration::Text() const {
-  const std::string what = Cat(states, " states, ", transitions, " events, depth ", depth, ", ",
+  const std::string seen = states > 0 ? Cat(states, " states, ") : "";
+  const std::string what = Cat(seen, transitions, " events, depth ", depth, ", ",
                                static_cast<int64_t>(seconds * 100) / 100.0, " s", complete ? ", complete" : "");
   return error.empty() ? what : Cat(what, "\n", error, ":\n", trace);
 }
@@ -196,14 +197,16 @@ Exploration Wander(const WorldOptions& options, uint64_t seed, int32_t walks, in
     std::vector<Choice> path;
     while (world.error().empty()) {
       std::vector<Choice> choices = world.Choices();
-      // Late in a walk nothing new goes wrong.
-      if (std::ssize(path) >= events_max) std::erase_if(choices, [](const Choice& c) { return !World::IsFair(c); });
-      if (choices.empty()) break;
-      const Choice choice = choices[KeyedBits(seed, walk, path.size()) % choices.size()];
-      path.push_back(choice);
-      world.Apply(choice);
+      const uint64_t random = KeyedBits(seed, walk, path.size());
+      // Faults are rare, so that they meet hand-offs in every state; none in the end.
+      const bool fair = random % 16 != 0 || std::ssize(path) >= events_max;
+      if (fair && std::ranges::any_of(choices, &World::IsFair)) {
+        std::erase_if(choices, [](const Choice& choice) { return !World::IsFair(choice); });
+      }
+      if (choices.empty() || (fair && !World::IsFair(choices[0]))) break;
+      path.push_back(choices[(random >> 8) % choices.size()]);
+      world.Apply(path.back());
     }
-    result.states += std::ssize(path);
     result.transitions += std::ssize(path);
     result.depth = std::max<int32_t>(result.depth, static_cast<int32_t>(path.size()));
     result.error = world.error().empty() ? world.CheckEnd() : world.error();

@@ -14,9 +14,9 @@
 namespace baton {
 
 struct Exploration {
-  std::string error;  // empty: every rule held
-  std::string trace;  // a line for each event
-  int64_t states = 0;
+  std::string error;   // empty: every rule held
+  std::string trace;   // a line for each event
+  int64_t states = 0;  // different ones; 0 for walks, which do not count them
   int64_t transitions = 0;
   int32_t depth = 0;  // events of the longest shortest path
   double seconds = 0;
