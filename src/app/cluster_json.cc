@@ -21,6 +21,35 @@ const char* RoleName(WorkerRole role) {
   return "hybrid";
 }
 
+const char* IndexStateName(KvIndex::State state) {
+  switch (state) {
+    case KvIndex::State::kExact:
+      return "exact";
+    case KvIndex::State::kStale:
+      return "waiting for a snapshot";
+    case KvIndex::State::kUnknown:
+      break;
+  }
+  return "nothing reported";
+}
+
+json::object IndexObject(const KvIndex::WorkerStats& index) {
+  return {{"state", IndexStateName(index.state)}, {"blocks", index.blocks}, {"dispatched_blocks", index.dispatched},
+          {"last_change", index.sequence},        {"gaps", index.gaps},     {"snapshots", index.snapshots}};
+}
+
+json::object StepTimesObject(const proto::StepTimes& times) {
+  json::array points;
+  for (int i = 0; i < std::min(times.tokens_size(), times.us_size()); ++i) {
+    points.push_back(json::array{times.tokens(i), times.us(i)});
+  }
+  return {{"tokens_us", std::move(points)},
+          {"decode_row_us", times.decode_row_us()},
+          {"decode_only_us", times.decode_only_us()},
+          {"decode_context_us", times.decode_context_us()},
+          {"prefill_context_us", times.prefill_context_us()}};
+}
+
 json::object WorkerObject(const WorkerSnapshot& worker) {
   const proto::WorkerStatus& status = worker.status;
   const double total = std::max(1, status.blocks_total());
@@ -54,6 +83,12 @@ json::object WorkerObject(const WorkerSnapshot& worker) {
           {"handoffs_recomputed", status.recomputed_handoffs()},
           {"stale_epochs", status.stale_epochs()},
           {"steps", status.steps()},
+          {"prefix_index", IndexObject(worker.index)},
+          {"prefill_budget",
+           worker.profile.prefill_budget() < 0 ? json::value("dial") : json::value(worker.profile.prefill_budget())},
+          {"step_times", StepTimesObject(worker.profile.step_times())},
+          {"dispatched_prefill_tokens", worker.dispatched_prefill_tokens},
+          {"dispatched_sequences", worker.dispatched_sequences},
           {"integrity_error", status.integrity_error()}};
 }
 
@@ -61,7 +96,8 @@ json::object SelectionObject(const Selection& selection) {
   json::object out{{"decode", selection.decode.value},     {"cost_ms", selection.cost_ms},
                    {"queue_ms", selection.queue_ms},       {"prefill_ms", selection.prefill_ms},
                    {"transfer_ms", selection.transfer_ms}, {"decode_load_ms", selection.decode_load_ms},
-                   {"harm_ms", selection.harm_ms},         {"pressure_ms", selection.pressure_ms}};
+                   {"harm_ms", selection.harm_ms},         {"pressure_ms", selection.pressure_ms},
+                   {"late_ms", selection.late_ms},         {"itl_ms", selection.itl_ms}};
   out["prefill"] = selection.prefill ? json::value(selection.prefill->value) : json::value(nullptr);
   return out;
 }

@@ -80,8 +80,15 @@ void AddEngine(CLI::App& app, EngineFlags& flags) {
   app.add_option("--max-num-batched-tokens", flags.max_num_batched_tokens,
                  "tokens of one step, decode rows included [an eighth of a second's work]")
       ->check(CLI::Range(1, 1 << 20));
-  app.add_option("--prefill-budget", flags.prefill_budget, "prompt tokens that may ride on a decode step")
+  app.add_option("--prefill-budget", flags.prefill_budget,
+                 "prompt tokens that may ride on a decode step [from the targets and measured step times]")
       ->check(CLI::Range(0, 1 << 20));
+  app.add_option("--ttft-target-ms", flags.targets.ttft_ms, "time to first token to aim for")
+      ->check(CLI::Range(1.0, 1e7))
+      ->capture_default_str();
+  app.add_option("--itl-target-ms", flags.targets.itl_ms, "mean time between tokens to aim for")
+      ->check(CLI::Range(0.01, 1e6))
+      ->capture_default_str();
   app.add_option("--kv-cache-gib", flags.kv_cache_gib, "KV memory of each worker [from what is free]")
       ->check(CLI::Range(0.001, 1e6));
   app.add_option("--max-model-len", flags.max_model_len, "tokens of prompt and answer [the model's]")
@@ -111,7 +118,7 @@ void AddFrontend(CLI::App& app, FrontendFlags& flags) {
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40))
       ->capture_default_str();
   app.add_option("--max-local-prefill", flags.max_local_prefill,
-                 "prompts up to so many tokens are prefilled where they decode [one block]")
+                 "prompts longer than this are not prefilled where they decode [as the latency targets say]")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
 }
 
@@ -307,6 +314,8 @@ std::vector<std::string> EngineArguments(const EngineFlags& flags) {
   if (flags.max_num_seqs > 0) add("--max-num-seqs", Cat(flags.max_num_seqs));
   if (flags.max_num_batched_tokens > 0) add("--max-num-batched-tokens", Cat(flags.max_num_batched_tokens));
   if (flags.prefill_budget >= 0) add("--prefill-budget", Cat(flags.prefill_budget));
+  add("--ttft-target-ms", Cat(flags.targets.ttft_ms));
+  add("--itl-target-ms", Cat(flags.targets.itl_ms));
   if (flags.kv_cache_gib > 0) add("--kv-cache-gib", Cat(flags.kv_cache_gib));
   if (flags.max_model_len > 0) add("--max-model-len", Cat(flags.max_model_len));
   if (flags.no_prefix_caching) arguments.push_back("--no-prefix-caching");

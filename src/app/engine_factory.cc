@@ -1,7 +1,9 @@
 #include "app/engine_factory.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <numeric>
 
@@ -17,39 +19,110 @@ constexpr double kGib = 1024.0 * 1024 * 1024;
 constexpr int32_t kDefaultSequences = 64;
 constexpr int32_t kDefaultBatchTokens = 512;
 constexpr int32_t kCalibrationTokens = 128;
+constexpr int32_t kCalibrationContext = 1024;
 // A chunk of prefill holds up everybody's next token, and a cancellation, for as long as it lasts; attention over a
 // long context makes it longer than the measured one, so the aim is well under the promised 250 ms.
 constexpr double kChunkSeconds = 0.12;
 
-// Of the deployment, from its supervisor: without it nobody outside can tell which tokens share a block's name.
-uint64_t DeploymentSecret() {
-  const char* secret = std::getenv(kHashSecretVariable);
-  return secret == nullptr ? 0 : std::strtoull(secret, nullptr, 16);
-}
+// Runs one step of the first blocks of the KV cache, whatever they hold, and returns its microseconds. Decode rows read
+// the same blocks for their context, and each writes a block of its own.
+class StepMeter {
+ public:
+  explicit StepMeter(Engine& engine) : engine_(engine) {
+    const EngineInfo& info = engine.info();
+    tokens_.resize(info.max_model_len);
+    for (size_t i = 0; i < tokens_.size(); ++i) tokens_[i] = static_cast<TokenId>((i * 7919) % info.vocabulary);
+  }
 
-// Runs one prefill of the first blocks to see how fast this engine is here: tokens a second.
+  absl::StatusOr<double> Measure(const StepShape& shape) {
+    const KvLayout& kv = engine_.info().kv;
+    tables_.clear();
+    Batch batch;
+    const auto context = static_cast<int32_t>(shape.decode_rows > 0 ? shape.decode_context / shape.decode_rows : 0);
+    const int32_t shared = context / kv.block_size;
+    for (int32_t row = 0; row < shape.decode_rows; ++row) {
+      std::vector<BlockId> table(shared);
+      std::iota(table.begin(), table.end(), 0);
+      table.push_back(shared + row);
+      AddItem(batch, shared * kv.block_size, 1, std::move(table));
+    }
+    if (shape.prompt_tokens > 0) {
+      const auto start = static_cast<int32_t>(shape.prompt_context), count = static_cast<int32_t>(shape.prompt_tokens);
+      std::vector<BlockId> table(kv.BlocksFor(start + count));
+      std::iota(table.begin(), table.end(), static_cast<BlockId>(shared + shape.decode_rows));
+      AddItem(batch, start, count, std::move(table));
+    }
+    BATON_ASSIGN_OR_RETURN(const StepOutput output, engine_.Run(batch, nullptr));
+    return static_cast<double>(std::max<int64_t>(1, output.duration_us));
+  }
+
+  // Context, in tokens, that fits beside `rows` decode rows or a chunk of `chunk` tokens.
+  int32_t RoomForContext(int32_t rows, int32_t chunk) const {
+    const EngineInfo& info = engine_.info();
+    const int32_t blocks = info.num_blocks - std::max(rows, info.kv.BlocksFor(chunk));
+    const int64_t tokens = std::min<int64_t>(int64_t{blocks} * info.kv.block_size, info.max_model_len - chunk - 1);
+    return static_cast<int32_t>(std::max<int64_t>(0, tokens / info.kv.block_size * info.kv.block_size));
+  }
+
+ private:
+  void AddItem(Batch& batch, int32_t start, int32_t count, std::vector<BlockId> table) {
+    tables_.push_back(std::move(table));  // a deque: earlier spans stay valid
+    batch.items.push_back({.sequence = {batch.items.size() + 1},
+                           .tokens = tokens_,
+                           .prompt_length = static_cast<int32_t>(tokens_.size()),
+                           .start = start,
+                           .count = count,
+                           .block_table = tables_.back(),
+                           .sample = true,
+                           .sampling = &sampling_});
+  }
+
+  Engine& engine_;
+  std::vector<TokenId> tokens_;
+  std::deque<std::vector<BlockId>> tables_;
+  const SamplingParams sampling_{.temperature = 0};
+};
+
+// How fast this engine is here: tokens a second of a prefill.
 absl::StatusOr<double> MeasurePrefill(Engine& engine) {
   const EngineInfo& info = engine.info();
   const int32_t count =
       std::min({kCalibrationTokens, info.max_batch_tokens, info.max_model_len, info.num_blocks * info.kv.block_size});
-  std::vector<TokenId> tokens(count);
-  for (int32_t i = 0; i < count; ++i) tokens[i] = (i * 7919) % info.vocabulary;
-  std::vector<BlockId> blocks(info.kv.BlocksFor(count));
-  std::iota(blocks.begin(), blocks.end(), 0);
-  const SamplingParams sampling{.temperature = 0};
-  Batch batch;
-  batch.items.push_back({.tokens = tokens,
-                         .prompt_length = count,
-                         .count = count,
-                         .block_table = blocks,
-                         .sample = true,
-                         .sampling = &sampling});
-  int64_t best_us = INT64_MAX;
+  StepMeter meter(engine);
+  double best_us = INFINITY;
   for (int repetition = 0; repetition < 2; ++repetition) {  // the first one also touches memory for the first time
-    BATON_ASSIGN_OR_RETURN(const StepOutput output, engine.Run(batch, nullptr));
-    best_us = std::min(best_us, std::max<int64_t>(1, output.duration_us));
+    BATON_ASSIGN_OR_RETURN(const double us, meter.Measure({.prompt_tokens = count}));
+    best_us = std::min(best_us, us);
   }
-  return 1e6 * count / static_cast<double>(best_us);
+  return 1e6 * count / best_us;
+}
+
+// What the dial needs to know. A step of a CPU takes long, and products grow evenly there: few points say it all. On a
+// GPU products jump where a tile is full, so there are points on both sides of each multiple of 128.
+absl::StatusOr<StepTimeTable> MeasureSteps(Engine& engine, const SchedulerOptions& scheduler) {
+  const EngineInfo& info = engine.info();
+  const bool jumps = info.backend == "cuda";
+  const int32_t chunk = std::min(scheduler.prefill_chunk_tokens, info.max_batch_tokens);
+  StepTimePlan plan{.decode_rows = std::min({scheduler.max_sequences, info.num_blocks / 2, jumps ? 64 : 8})};
+  std::vector<int32_t> tokens{1, std::max(1, chunk / 8), std::max(1, chunk / 2), chunk};
+  for (int32_t tile = 128; jumps && tile <= std::min(chunk, 1024); tile += 128) {
+    tokens.push_back(tile);
+    if (tile < chunk) tokens.push_back(tile + 1);
+  }
+  std::sort(tokens.begin(), tokens.end());
+  tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+  plan.tokens = std::move(tokens);
+  StepMeter meter(engine);
+  plan.context = std::min(kCalibrationContext, meter.RoomForContext(plan.decode_rows, chunk));
+  return MeasureStepTimes(plan, [&](const StepShape& shape) -> absl::StatusOr<double> {
+    double best_us = INFINITY;
+    // Of a GPU the first step of a shape also chooses kernels.
+    for (int repetition = 0; repetition < (jumps ? 2 : 1); ++repetition) {
+      BATON_ASSIGN_OR_RETURN(const double us, meter.Measure(shape));
+      best_us = std::min(best_us, us);
+    }
+    return best_us;
+  });
 }
 
 // Sequences of one step: as asked for, or as many as leave room for a block of prefill beside their decode rows.
@@ -72,7 +145,8 @@ SchedulerOptions SchedulerFor(const EngineFlags& flags, const EngineInfo& info, 
           .prefix_caching = !flags.no_prefix_caching,
           .hash_secret = DeploymentSecret(),
           .fingerprint = info.fingerprint,
-          .eos = std::move(eos)};
+          .eos = std::move(eos),
+          .targets = flags.targets};
 }
 
 absl::StatusOr<LoadedEngine> LoadSimulated(const EngineFlags& flags) {
@@ -85,7 +159,15 @@ absl::StatusOr<LoadedEngine> LoadSimulated(const EngineFlags& flags) {
   EngineFlags chunked = flags;
   if (chunked.max_num_batched_tokens == 0) chunked.max_num_batched_tokens = kDefaultBatchTokens + options.max_sequences;
   SchedulerOptions scheduler = SchedulerFor(chunked, engine->info(), 0, {});
-  const double prefill_us = options.profile.prefill_us_per_token;
+  const SimProfile& profile = options.profile;
+  const double prefill_us = profile.prefill_us_per_token;
+  // A profile is a table; one without any times says nothing.
+  if (profile.step_us + prefill_us + profile.decode_us_per_sequence + profile.decode_us_per_context_token > 0) {
+    scheduler.step_times = {
+        .products = {{1, profile.step_us + prefill_us}, {1024, profile.step_us + 1024 * prefill_us}},
+        .decode_row_us = profile.decode_us_per_sequence - prefill_us,
+        .decode_context_us = profile.decode_us_per_context_token};
+  }
   return LoadedEngine{std::move(engine), std::move(scheduler), prefill_us > 0 ? 1e6 / prefill_us : 0};
 }
 
@@ -164,6 +246,10 @@ absl::StatusOr<LoadedEngine> LoadEngine(const EngineFlags& flags, std::function<
   BATON_ASSIGN_OR_RETURN(const double rate, MeasurePrefill(*engine));
   LogDebug("prefill measures ", static_cast<int64_t>(rate), " tokens/s");
   SchedulerOptions scheduler = SchedulerFor(flags, engine->info(), rate, options.end_tokens);
+  if (flags.prefill_budget < 0) {
+    BATON_ASSIGN_OR_RETURN(scheduler.step_times, MeasureSteps(*engine, scheduler));
+    BATON_RETURN_IF_ERROR(scheduler.step_times.Validate());
+  }
   return LoadedEngine{std::move(engine), std::move(scheduler), rate};
 }
 

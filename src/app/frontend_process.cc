@@ -74,6 +74,8 @@ absl::Status Serve(const FrontendProcessFlags& flags) {
   Router router(*network, registry,
                 {.model_name = flags.frontend.served_model_name.empty() ? text.name : flags.frontend.served_model_name,
                  .max_local_prefill_tokens = flags.frontend.max_local_prefill,
+                 .targets = flags.engine.targets,
+                 .hash_secret = DeploymentSecret(),
                  .report_lost = report_lost});
   FrontendOptions options = OptionsFor(flags.frontend, text, flags.engine.model, router);
   BATON_ASSIGN_OR_RETURN(auto frontend,

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "core/ids.h"
+#include "core/prefill_dial.h"
 #include "proto/baton.pb.h"
 
 namespace baton {
@@ -25,15 +27,21 @@ struct EngineFlags {
   int32_t block_size = 0;  // tokens
   int32_t max_num_seqs = 0;
   int32_t max_num_batched_tokens = 0;
-  int32_t prefill_budget = -1;  // prompt tokens beside decode rows
+  int32_t prefill_budget = -1;  // prompt tokens beside decode rows; -1: the dial, from the targets
+  LatencyTargets targets;
   double kv_cache_gib = 0;
   int32_t max_model_len = 0;  // tokens
   bool no_prefix_caching = false;
   uint64_t seed = 0;  // of dummy weights
 };
 
-// In the environment of the processes of one deployment: a secret, in hex, that names KV blocks.
+// In the environment of the processes of one deployment: a secret, in hex, that names KV blocks. Of the deployment,
+// from its supervisor: without it nobody outside can tell which tokens share a block's name.
 inline constexpr char kHashSecretVariable[] = "BATON_HASH_SECRET";
+inline uint64_t DeploymentSecret() {
+  const char* secret = std::getenv(kHashSecretVariable);
+  return secret == nullptr ? 0 : std::strtoull(secret, nullptr, 16);
+}
 
 struct CommonFlags {
   std::string log_format = "text";
@@ -50,7 +58,7 @@ struct FrontendFlags {
   int64_t max_queued_tokens = 0;  // prompt tokens of requests in flight; 0: no limit of its own
   int64_t request_timeout_ms = 600000;
   int64_t drain_timeout_ms = 30000;
-  int64_t max_local_prefill = -1;  // tokens that a decode worker prefills itself; -1: one block
+  int64_t max_local_prefill = -1;  // tokens that a decode worker prefills itself; -1: as the dial says
   std::string reasoning_parser;
 };
 

@@ -112,7 +112,7 @@ Request CompletionCall::MakeRequest(size_t index) const {
   const int64_t room = prepared_.max_model_len - static_cast<int64_t>(request.prompt.size());
   request.sampling.max_tokens = static_cast<int32_t>(std::min<int64_t>(from.max_tokens.value_or(room), room));
   request.cache_salt = from.cache_salt;
-  request.user = from.user;
+  request.user = from.user.empty() ? reply_.client : from.user;
   request.priority = from.priority;
   if (deadline_ != Clock::time_point::max()) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - Clock::now()).count();

@@ -118,13 +118,16 @@ class HttpFrontend : public Frontend {
     reply.SendError(MakeApiError(404, Cat("there is no route ", request.method, " ", request.path)));
   }
 
-  bool Authorize(const HttpRequest& request, const Reply& reply) const {
+  // Also says whose key it is, for fairness: by its place, so that the key itself stays here.
+  bool Authorize(const HttpRequest& request, Reply& reply) const {
     if (options_.api_keys.empty()) return true;
     constexpr std::string_view kScheme = "Bearer ";
     const std::string_view header = request.Header("authorization");
     if (header.size() > kScheme.size() && EqualsIgnoreCase(header.substr(0, kScheme.size()), kScheme)) {
-      for (const std::string& key : options_.api_keys) {
-        if (EqualSecrets(header.substr(kScheme.size()), key)) return true;
+      for (size_t i = 0; i < options_.api_keys.size(); ++i) {
+        if (!EqualSecrets(header.substr(kScheme.size()), options_.api_keys[i])) continue;
+        reply.client = Cat("key ", i);
+        return true;
       }
     }
     ApiError error = MakeApiError(401, header.empty() ? "no API key: expected a header 'Authorization: Bearer KEY'"

@@ -16,6 +16,7 @@ namespace baton {
 struct Reply {
   std::shared_ptr<ResponseWriter> writer;
   std::string request_id;
+  std::string client;  // who asks, as far as its API key says; empty: unknown
 
   void Send(int status, std::string_view content_type, std::string_view body) const;
   void SendJson(std::string_view body) const { Send(200, "application/json", body); }

@@ -63,7 +63,7 @@ bool BlockPool::Publish(BlockId block, const BlockHash& hash, const BlockHash& p
   entry.hash = hash;
   entry.parent = parent;
   entry.tokens.assign(tokens.begin(), tokens.end());
-  events_.Append(CacheEvent::Kind::kStored, hash, parent);
+  events_.Append(CacheChange::Kind::kStored, hash);
   return true;
 }
 
@@ -112,7 +112,7 @@ void BlockPool::ClearCache() {
     free_.push_back(block);
   }
   by_hash_.clear();
-  events_.Append(CacheEvent::Kind::kCleared, {}, {});
+  events_.Append(CacheChange::Kind::kCleared, {});
 }
 
 void BlockPool::Fence(BlockId block) {
@@ -131,11 +131,13 @@ void BlockPool::Unfence(BlockId block) {
   free_.push_back(block);
 }
 
-CacheSnapshot BlockPool::Snapshot() {
-  CacheSnapshot snapshot{.sequence = events_.Restart(), .blocks = {}};
-  snapshot.blocks.reserve(by_hash_.size());
-  for (const auto& [hash, block] : by_hash_) snapshot.blocks.push_back({hash, blocks_[block].parent});
-  return snapshot;
+CacheSnapshot BlockPool::Snapshot() { return {.sequence = events_.Restart(), .blocks = PublishedBlocks()}; }
+
+std::vector<BlockHash> BlockPool::PublishedBlocks() const {
+  std::vector<BlockHash> names;
+  names.reserve(by_hash_.size());
+  for (const auto& [hash, block] : by_hash_) names.push_back(hash);
+  return names;
 }
 
 BlockPoolStats BlockPool::Stats() const {
@@ -179,7 +181,7 @@ void BlockPool::Forget(BlockId block) {
   by_hash_.erase(entry.hash);
   entry.published = false;
   free_.push_back(block);
-  events_.Append(CacheEvent::Kind::kRemoved, entry.hash, entry.parent);
+  events_.Append(CacheChange::Kind::kRemoved, entry.hash);
 }
 
 // Marks what the two lists contain: 1 free, 2 cached. A block twice, or a list without end, is an error.

@@ -92,6 +92,7 @@ class BlockPool {
   // Changes since the last call, for the router's index.
   CacheEventBatch TakeEvents() { return events_.Take(); }
   CacheSnapshot Snapshot();
+  std::vector<BlockHash> PublishedBlocks() const;  // names of all findable blocks, in no particular order
 
  private:
   struct Block {

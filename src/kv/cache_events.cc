@@ -4,25 +4,25 @@
 
 namespace baton {
 
-void CacheEventLog::Append(CacheEvent::Kind kind, const BlockHash& hash, const BlockHash& parent) {
+void CacheEventLog::Append(CacheChange::Kind kind, const BlockHash& hash) {
   ++last_sequence_;
   if (snapshot_needed_) return;
-  if (events_.size() >= static_cast<size_t>(capacity_)) {
-    events_.clear();
+  if (changes_.size() >= static_cast<size_t>(capacity_)) {
+    changes_.clear();
     snapshot_needed_ = true;
     return;
   }
-  events_.push_back({last_sequence_, kind, hash, parent});
+  changes_.push_back({kind, hash});
 }
 
 CacheEventBatch CacheEventLog::Take() {
-  CacheEventBatch batch{std::move(events_), snapshot_needed_};
-  events_.clear();
+  CacheEventBatch batch{last_sequence_ - changes_.size() + 1, std::move(changes_), snapshot_needed_};
+  changes_.clear();
   return batch;
 }
 
 uint64_t CacheEventLog::Restart() {
-  events_.clear();
+  changes_.clear();
   snapshot_needed_ = false;
   return last_sequence_;
 }

@@ -13,47 +13,36 @@
 #include <vector>
 
 #include "core/block_hash.h"
+#include "core/cache_change.h"
 
 namespace baton {
 
-struct CacheEvent {
-  enum class Kind : uint8_t { kStored, kRemoved, kCleared };
-  uint64_t sequence = 0;  // 1, 2, 3, …; a gap means that a snapshot is needed
-  Kind kind = Kind::kStored;
-  BlockHash hash;    // of the block; unset for kCleared
-  BlockHash parent;  // of kStored: the hash of the block before it, or the root
-  bool operator==(const CacheEvent&) const = default;
-};
-
 struct CacheEventBatch {
-  std::vector<CacheEvent> events;  // oldest first
-  bool snapshot_needed = false;    // events were dropped: the reader must start again from a snapshot
+  uint64_t first = 1;                // number of the first change: 1, 2, 3, …; a gap means that a snapshot is needed
+  std::vector<CacheChange> changes;  // oldest first
+  bool snapshot_needed = false;      // changes were dropped: the reader must start again from a snapshot
 };
 
-// Everything that is findable, as of `sequence`: apply events with higher numbers on top.
+// Everything that is findable, as of `sequence`: apply changes with higher numbers on top.
 struct CacheSnapshot {
-  struct Block {
-    BlockHash hash;
-    BlockHash parent;
-  };
-  uint64_t sequence = 0;      // number of the last event that is contained
-  std::vector<Block> blocks;  // in no particular order
+  uint64_t sequence = 0;          // number of the last change that is contained
+  std::vector<BlockHash> blocks;  // in no particular order
 };
 
 class CacheEventLog {
  public:
   explicit CacheEventLog(int32_t capacity) : capacity_(capacity) {}
 
-  void Append(CacheEvent::Kind kind, const BlockHash& hash, const BlockHash& parent);
+  void Append(CacheChange::Kind kind, const BlockHash& hash);
   CacheEventBatch Take();
-  // The state was read in full: pending events are contained in it. Returns the number of the last event.
+  // The state was read in full: pending changes are contained in it. Returns the number of the last change.
   uint64_t Restart();
 
  private:
   int32_t capacity_;
   uint64_t last_sequence_ = 0;
   bool snapshot_needed_ = false;
-  std::vector<CacheEvent> events_;
+  std::vector<CacheChange> changes_;
 };
 
 }  // namespace baton

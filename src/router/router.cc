@@ -13,7 +13,7 @@ namespace baton {
 namespace {
 
 constexpr int64_t kSweepMs = 100;
-constexpr size_t kIndexedBlocksPerWorker = 1 << 16;
+constexpr size_t kShownAlternatives = 3;
 
 int64_t RemainingMs(std::chrono::steady_clock::time_point deadline) {
   if (deadline == std::chrono::steady_clock::time_point::max()) return 0;
@@ -28,7 +28,7 @@ Router::Router(Network& network, MetricRegistry& metrics, RouterOptions options)
       options_(std::move(options)),
       metrics_(std::make_unique<Metrics>(metrics, options_.model_name)),
       connector_(CreateConnector(network)),
-      index_(kIndexedBlocksPerWorker) {}
+      routing_(options_.targets, options_.max_local_prefill_tokens) {}
 
 Router::~Router() = default;
 
@@ -86,7 +86,7 @@ void Router::Cancel(SequenceId sequence) {
   Stream& stream = *found->second;
   stream.cancelled = true;
   Deliveries deliveries;
-  if (!stream.dispatched) {
+  if (!stream.placement.active) {
     Finish(stream, {.finish = FinishReason::kCancelled, .status = Cancelled("cancelled")}, deliveries);
     network_.Post([deliveries = std::move(deliveries)]() mutable { Deliver(std::move(deliveries)); });
     return;
@@ -94,85 +94,52 @@ void Router::Cancel(SequenceId sequence) {
   SendCancel(stream);
 }
 
-SelectionInput Router::InputFor(const Stream& stream) const {
-  const Request& request = stream.request;
-  SelectionInput input{.prompt_tokens = static_cast<int64_t>(request.prompt.size() + request.generated.size()),
-                       .max_tokens = request.sampling.max_tokens - static_cast<int64_t>(request.generated.size())};
-  for (const auto& [id, worker] : workers_) {
-    if (!worker.usable() || worker.alone != 0) continue;
-    const proto::WorkerStatus& status = worker.status;
-    const int64_t block_size = std::max(1, status.block_size());
-    input.max_local_prefill_tokens =
-        options_.max_local_prefill_tokens >= 0 ? options_.max_local_prefill_tokens : block_size;
-    // The last token is always computed.
-    const int64_t cached = request.sampling.prompt_logprobs
-                               ? 0
-                               : std::min(input.prompt_tokens - 1, index_.PrefixBlocks(id, stream.blocks) * block_size);
-    input.workers.push_back({.id = id,
-                             .role = static_cast<WorkerRole>(worker.member.role()),
-                             .queued_prefill_tokens = worker.prefill_tokens,
-                             .sequences = worker.sequences,
-                             .prefill_tokens_per_second = status.prefill_tokens_per_second(),
-                             .decode_step_ms = status.decode_step_us() / 1000,
-                             .free_kv_tokens = (status.blocks_free() + status.blocks_cached()) * block_size,
-                             .kv_bytes_per_token = status.kv_bytes_per_token(),
-                             .cached_tokens = cached});
-    for (const proto::Path& path : status.paths()) {
-      input.paths.push_back({.prefill = {path.prefill_worker()},
-                             .decode = id,
-                             .gigabytes_per_second = path.shared_pool() ? std::numeric_limits<double>::infinity()
-                                                                        : path.gigabytes_per_second(),
-                             .usable = path.gigabytes_per_second() >= 0});
-    }
-  }
-  return input;
-}
-
+// One naming for all workers: those of a deployment have one fingerprint, or they exchange no blocks anyway.
 void Router::NameBlocks(Stream& stream) {
   if (!stream.blocks.empty()) return;
   for (const auto& [id, worker] : workers_) {
-    if (worker.status.block_size() == 0) continue;
-    stream.blocks =
-        HashBlocks(RootHash(0, "", stream.request.cache_salt), stream.request.prompt, worker.status.block_size());
+    if (!worker.usable() || !worker.profile.prefix_caching() || worker.profile.block_size() <= 0) continue;
+    stream.block_size = worker.profile.block_size();
+    stream.blocks = HashBlocks(RootHash(options_.hash_secret, worker.profile.fingerprint(), stream.request.cache_salt),
+                               stream.request.prompt, stream.block_size);
     return;
   }
 }
 
+RouteRequest Router::RouteFor(const Stream& stream) const {
+  const Request& request = stream.request;
+  const auto generated = static_cast<int64_t>(request.generated.size());
+  return {.prompt_tokens = static_cast<int64_t>(request.prompt.size()) + generated,
+          .max_tokens = request.sampling.max_tokens - generated,
+          .blocks = stream.blocks,
+          .block_size = stream.block_size,
+          .reuses_prefix = !request.sampling.prompt_logprobs};
+}
+
 bool Router::TryDispatch(Stream& stream) {
   NameBlocks(stream);
-  const SelectionInput input = InputFor(stream);
-  const std::optional<Selection> chosen = SelectWorkers(input);
-  if (!chosen) return false;
-  Send(stream, *chosen, input);
+  std::vector<Selection> ranked = routing_.Rank(RouteFor(stream), 1 + kShownAlternatives);
+  if (ranked.empty()) return false;
+  Send(stream, std::move(ranked));
   return true;
 }
 
-void Router::Send(Stream& stream, const Selection& chosen, const SelectionInput& input) {
-  Worker& decode = workers_.at(chosen.decode);
-  Worker& prefill = workers_.at(chosen.prefill.value_or(chosen.decode));
+void Router::Send(Stream& stream, std::vector<Selection> ranked) {
+  const Selection chosen = ranked.front();
   stream.attempt = next_name_++;
   stream.attempts += 1;
   stream.attempt_tokens = 0;
-  stream.decode = chosen.decode;
-  stream.prefill = chosen.prefill.value_or(chosen.decode);
-  stream.dispatched = true;
-  stream.has_first_token = false;
+  stream.placement = routing_.Dispatched(chosen, RouteFor(stream));
   attempts_[stream.attempt] = &stream;
-  decode.sequences += 1;
-  const auto view = std::find_if(input.workers.begin(), input.workers.end(),
-                                 [&](const WorkerView& worker) { return worker.id == stream.prefill; });
-  stream.queued_tokens = input.prompt_tokens - (view == input.workers.end() ? 0 : view->cached_tokens);
-  prefill.prefill_tokens += stream.queued_tokens;
-  index_.Record(stream.prefill, stream.blocks);  // the decode worker has them when it has the first token
-  Record(stream, chosen, input);
+  Record(stream, std::move(ranked));
 
   proto::Envelope envelope;
   proto::Generate* generate = envelope.mutable_generate();
   generate->set_stream(stream.attempt);
   ToProto(stream.request, generate->mutable_request());
   generate->mutable_request()->set_timeout_ms(RemainingMs(stream.deadline));
-  if (chosen.prefill) *generate->mutable_prefill() = prefill.member;
-  SendEnvelope(*decode.session, envelope);
+  if (chosen.prefill) *generate->mutable_prefill() = workers_.at(*chosen.prefill).member;
+  SendEnvelope(*workers_.at(chosen.decode).session, envelope);
 }
 
 void Router::Dispatch(Stream& stream, Deliveries& deliveries) {
@@ -245,42 +212,27 @@ void Router::Sweep(Deliveries& deliveries) {
   if (!parked_.empty() || !quarantined_.empty()) ArmSweep();
 }
 
-void Router::Record(const Stream& stream, const Selection& chosen, const SelectionInput& input) {
-  RouteDecision decision{.request = stream.request.id,
-                         .prompt_tokens = input.prompt_tokens,
-                         .attempt = stream.attempts,
-                         .reason = stream.reason,
-                         .chosen = chosen,
-                         .alternatives = {}};
-  for (const Selection& other : RankCandidates(input)) {
-    if (decision.alternatives.size() == 3) break;
-    if (other.decode != chosen.decode || other.prefill != chosen.prefill) decision.alternatives.push_back(other);
-  }
+void Router::Record(const Stream& stream, std::vector<Selection> ranked) {
+  RouteDecision decision{
+      .request = stream.request.id,
+      .prompt_tokens = static_cast<int64_t>(stream.request.prompt.size() + stream.request.generated.size()),
+      .attempt = stream.attempts,
+      .reason = stream.reason,
+      .chosen = ranked.front(),
+      .alternatives = {ranked.begin() + 1, ranked.end()}};
+  metrics_->CountDecision(decision.chosen.prefill.has_value());
   decisions_.push_back(std::move(decision));
   if (decisions_.size() > options_.max_decisions) decisions_.pop_front();
-  metrics_->CountDecision(chosen.prefill.has_value());
-}
-
-void Router::NoteFirstToken(Stream& stream) {
-  if (!stream.dispatched || stream.has_first_token) return;
-  stream.has_first_token = true;
-  if (const auto worker = workers_.find(stream.prefill); worker != workers_.end()) {
-    worker->second.prefill_tokens = std::max<int64_t>(0, worker->second.prefill_tokens - stream.queued_tokens);
-  }
 }
 
 void Router::Undispatch(Stream& stream) {
-  if (!stream.dispatched) return;
-  NoteFirstToken(stream);
-  stream.dispatched = false;
+  if (!stream.placement.active) return;
   attempts_.erase(stream.attempt);
-  if (const auto worker = workers_.find(stream.decode); worker != workers_.end()) {
-    worker->second.sequences = std::max(0, worker->second.sequences - 1);
-  }
+  routing_.Ended(stream.placement, RouteFor(stream));
 }
 
 void Router::RetryOrFail(Stream& stream, const absl::Status& why, Deliveries& deliveries) {
-  Expose(stream, stream.decode);  // it may be dying
+  Expose(stream, stream.placement.decode);  // it may be dying
   Undispatch(stream);
   if (++stream.given_up >= options_.max_attempts) {
     return Finish(stream,
@@ -288,7 +240,7 @@ void Router::RetryOrFail(Stream& stream, const absl::Status& why, Deliveries& de
                    .status = Unavailable("gave up after ", stream.given_up, " attempts; the last one: ", Message(why))},
                   deliveries);
   }
-  HoldForCause(stream, stream.decode);
+  HoldForCause(stream, stream.placement.decode);
   Replay(stream, std::string(Message(why)), deliveries);
 }
 
@@ -327,10 +279,7 @@ void Router::OnUpdate(Stream& stream, TokenEvent event, Deliveries& deliveries) 
   if (event.finish == FinishReason::kError && absl::IsUnavailable(event.status)) {
     return RetryOrFail(stream, event.status, deliveries);
   }
-  if (!event.tokens.empty() && !stream.has_first_token) {
-    NoteFirstToken(stream);
-    index_.Record(stream.decode, stream.blocks);
-  }
+  if (!event.tokens.empty()) routing_.FirstToken(stream.placement, RouteFor(stream));
   std::vector<TokenId>& generated = stream.request.generated;
   stream.attempt_tokens += static_cast<int64_t>(event.tokens.size());
   const int64_t known = static_cast<int64_t>(generated.size()) - event.position;

@@ -32,8 +32,7 @@
 #include "core/generator.h"
 #include "proto/baton.pb.h"
 #include "router/death_record.h"
-#include "router/dispatch_index.h"
-#include "router/worker_selector.h"
+#include "router/routing_state.h"
 #include "rpc/envelope.h"
 
 namespace baton {
@@ -42,10 +41,12 @@ struct RouterOptions {
   std::string model_name;
   int32_t max_attempts = 4;               // of one sequence that workers give up; deaths do not count
   int64_t wait_for_worker_ms = 60000;     // with nobody to decode, before giving up
-  int64_t max_local_prefill_tokens = -1;  // of a decode worker; -1: one block
-  size_t max_decisions = 128;             // kept for GET /cluster/decisions
-  int64_t outage_patience_ms = 10000;     // with nobody to decode, new requests wait so long instead of being refused
-  int64_t wait_for_cause_ms = 2000;       // of a death, before a sequence that may have caused it goes on
+  int64_t max_local_prefill_tokens = -1;  // of a decode worker; -1: as the dial says
+  LatencyTargets targets;
+  uint64_t hash_secret = 0;            // of the deployment: block names
+  size_t max_decisions = 128;          // kept for GET /cluster/decisions
+  int64_t outage_patience_ms = 10000;  // with nobody to decode, new requests wait so long instead of being refused
+  int64_t wait_for_cause_ms = 2000;    // of a death, before a sequence that may have caused it goes on
   // A worker is lost: whoever can, ends its process. From the network's thread.
   std::function<void(const proto::WorkerLost&)> report_lost;
 };
@@ -61,6 +62,8 @@ struct WorkerSnapshot {
   proto::WorkerStatus status;
   int64_t dispatched_prefill_tokens = 0;
   int32_t dispatched_sequences = 0;
+  proto::WorkerProfile profile;
+  KvIndex::WorkerStats index;  // what the router knows of its prefix cache
 };
 
 struct RouteDecision {
@@ -89,6 +92,8 @@ class Router : public Generator {
 
   std::vector<WorkerSnapshot> Workers() const BATON_EXCLUDES(mutex_);
   std::vector<RouteDecision> Decisions() const BATON_EXCLUDES(mutex_);
+  // Names of the KV blocks that the index says this worker has, sorted.
+  std::vector<BlockHash> IndexedBlocks(WorkerId worker) const BATON_EXCLUDES(mutex_);
   void ResetPrefixCaches() BATON_EXCLUDES(mutex_);
 
  private:
@@ -100,9 +105,8 @@ class Router : public Generator {
     bool connecting = false;
     bool closed_early = false;  // before it was known to be open
     proto::WorkerStatus status;
+    proto::WorkerProfile profile;
     std::unique_ptr<Timer> retry;  // of a connection that failed or broke
-    int64_t prefill_tokens = 0;    // dispatched, first token not yet seen
-    int32_t sequences = 0;         // dispatched for decoding, not finished
     std::string suspected;         // why; empty: it is not
     std::string wedged;            // likewise, in its own words
     uint64_t alone = 0;            // handle of the only sequence that it may take; 0: any
@@ -116,13 +120,10 @@ class Router : public Generator {
     uint64_t attempt = 0;
     Request request;  // generated grows with what the client has been given
     TokenSink sink;
-    std::vector<BlockHash> blocks;  // of the prompt
-    WorkerId decode;
-    WorkerId prefill;           // equal to decode: prefilled there
-    int64_t queued_tokens = 0;  // that this attempt adds to its prefill worker's queue
-    bool dispatched = false;
-    bool has_first_token = false;  // of this attempt
-    int64_t attempt_tokens = 0;    // of this attempt; the second one shows that the hand-off is over
+    std::vector<BlockHash> blocks;  // of the prompt; empty while no worker has said how it names them
+    int32_t block_size = 0;         // of them, tokens
+    Placement placement;            // of this attempt
+    int64_t attempt_tokens = 0;     // of this attempt; the second one shows that the hand-off is over
     bool cancelled = false;
     int32_t attempts = 0;
     int32_t given_up = 0;  // attempts that a worker gave up
@@ -178,18 +179,24 @@ class Router : public Generator {
   void OnTokens(const proto::Tokens& tokens, Deliveries& deliveries) BATON_REQUIRES(mutex_);
   void OnUpdate(Stream& stream, TokenEvent event, Deliveries& deliveries) BATON_REQUIRES(mutex_);
   void OnStatus(Worker& worker, const proto::WorkerStatus& status) BATON_REQUIRES(mutex_);
+  void OnProfile(Worker& worker, const proto::WorkerProfile& profile) BATON_REQUIRES(mutex_);
+  void OnCacheChanges(Worker& worker, const proto::CacheChanges& message) BATON_REQUIRES(mutex_);
+  void OnCacheSnapshot(Worker& worker, const proto::CacheSnapshot& message) BATON_REQUIRES(mutex_);
+  void AskForSnapshot(const Worker& worker) BATON_REQUIRES(mutex_);
+  // After any change of a worker: it is a candidate with its newest figures, or none.
+  void SyncView(const Worker& worker) BATON_REQUIRES(mutex_);
+  int32_t Sequences(const Worker& worker) const BATON_REQUIRES(mutex_);  // dispatched for decoding, not finished
 
   void Dispatch(Stream& stream, Deliveries& deliveries) BATON_REQUIRES(mutex_);
   bool TryDispatch(Stream& stream) BATON_REQUIRES(mutex_);
   void NameBlocks(Stream& stream) BATON_REQUIRES(mutex_);
-  void Send(Stream& stream, const Selection& chosen, const SelectionInput& input) BATON_REQUIRES(mutex_);
-  SelectionInput InputFor(const Stream& stream) const BATON_REQUIRES(mutex_);
-  void Record(const Stream& stream, const Selection& chosen, const SelectionInput& input) BATON_REQUIRES(mutex_);
+  void Send(Stream& stream, std::vector<Selection> ranked) BATON_REQUIRES(mutex_);
+  RouteRequest RouteFor(const Stream& stream) const;
+  void Record(const Stream& stream, std::vector<Selection> ranked) BATON_REQUIRES(mutex_);
   void RetryOrFail(Stream& stream, const absl::Status& why, Deliveries& deliveries) BATON_REQUIRES(mutex_);
   void Replay(Stream& stream, const std::string& why, Deliveries& deliveries) BATON_REQUIRES(mutex_);
   void DispatchParked(Deliveries& deliveries) BATON_REQUIRES(mutex_);
   void Undispatch(Stream& stream) BATON_REQUIRES(mutex_);
-  void NoteFirstToken(Stream& stream) BATON_REQUIRES(mutex_);
   void Finish(Stream& stream, TokenEvent event, Deliveries& deliveries) BATON_REQUIRES(mutex_);
   void ArmSweep() BATON_REQUIRES(mutex_);
   void Sweep(Deliveries& deliveries) BATON_REQUIRES(mutex_);
@@ -208,7 +215,7 @@ class Router : public Generator {
   std::deque<uint64_t> quarantined_ BATON_GUARDED_BY(mutex_);                      // handles; the first may be running
   std::deque<std::pair<BlockHash, std::string>> deadly_ BATON_GUARDED_BY(mutex_);  // prompts, and what they did
   std::deque<RouteDecision> decisions_ BATON_GUARDED_BY(mutex_);
-  DispatchIndex index_ BATON_GUARDED_BY(mutex_);
+  RoutingState routing_ BATON_GUARDED_BY(mutex_);
   uint64_t next_name_ BATON_GUARDED_BY(mutex_) = 1;
   mutable Clock::time_point last_able_ BATON_GUARDED_BY(mutex_);  // to serve, when that was asked
   std::unique_ptr<Timer> sweep_ BATON_GUARDED_BY(mutex_);

@@ -31,6 +31,7 @@ void Router::OnWedged(Worker& worker, const std::string& reason, Deliveries& del
 
 void Router::OnFitness(Worker& worker, bool was_well, const std::string& why, Deliveries& deliveries) {
   if (worker.well() == was_well) return;
+  SyncView(worker);
   if (worker.well()) {
     LogInfo(worker.member.process(), " works again");
     return Sweep(deliveries);
@@ -46,8 +47,8 @@ void Router::MoveStreams(Worker& worker, const std::string& why, Deliveries& del
   const WorkerId id{worker.member.worker()};
   std::vector<Stream*> moved;
   for (auto& [attempt, stream] : attempts_) {
-    const bool prefilling = stream->prefill == id && stream->attempt_tokens < 2;
-    if (stream->decode == id || prefilling) moved.push_back(stream);
+    const bool prefilling = stream->placement.prefill == id && stream->attempt_tokens < 2;
+    if (stream->placement.decode == id || prefilling) moved.push_back(stream);
   }
   std::sort(moved.begin(), moved.end(), [](const Stream* a, const Stream* b) { return a->handle < b->handle; });
   for (Stream* stream : moved) {
@@ -59,7 +60,7 @@ void Router::MoveStreams(Worker& worker, const std::string& why, Deliveries& del
 }
 
 void Router::SendCancel(const Stream& stream) {
-  const auto worker = workers_.find(stream.decode);
+  const auto worker = workers_.find(stream.placement.decode);
   if (worker == workers_.end() || worker->second.session == nullptr) return;
   proto::Envelope envelope;
   envelope.mutable_cancel()->set_stream(stream.attempt);

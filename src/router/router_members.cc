@@ -1,10 +1,12 @@
 // Workers: connecting, losing, their status.
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/log.h"
 #include "router/router.h"
 #include "router/router_metrics.h"
+#include "rpc/cache_messages.h"
 
 namespace baton {
 namespace {
@@ -41,11 +43,13 @@ void Router::OnMembers(const proto::Members& members) {
       if (worker.member.incarnation() != member.incarnation() || member.state() == proto::Member::DEAD) {
         LoseWorker(worker, Cat(member.process(), " died"), deliveries);
         worker.status.Clear();
+        worker.profile.Clear();
         worker.connecting = worker.closed_early = false;  // that was another incarnation
         worker.suspected.clear();
         worker.wedged.clear();
       }
       worker.member = member;
+      SyncView(worker);
       if (member.state() == proto::Member::DEAD) OnDeath(member, deliveries);
       if (member.state() == proto::Member::READY && worker.session == nullptr && !worker.connecting) Connect(worker);
     }
@@ -89,6 +93,7 @@ void Router::OnConnected(WorkerId id, uint64_t incarnation, absl::StatusOr<std::
     proto::Envelope hello;
     hello.mutable_hello()->set_process("frontend");
     SendEnvelope(*worker.session, hello);
+    SyncView(worker);
   }
   Deliver(std::move(deliveries));
 }
@@ -116,6 +121,9 @@ void Router::OnFrame(WorkerId id, uint64_t incarnation, std::string_view frame) 
     if (worker.member.incarnation() != incarnation) return;
     if (envelope.has_tokens()) OnTokens(envelope.tokens(), deliveries);
     if (envelope.has_wedged()) OnWedged(worker, envelope.wedged().reason(), deliveries);
+    if (envelope.has_profile()) OnProfile(worker, envelope.profile());
+    if (envelope.has_cache_changes()) OnCacheChanges(worker, envelope.cache_changes());
+    if (envelope.has_cache_snapshot()) OnCacheSnapshot(worker, envelope.cache_snapshot());
     if (envelope.has_status()) {
       OnStatus(worker, envelope.status());
       if (!parked_.empty() || !quarantined_.empty()) Sweep(deliveries);
@@ -127,6 +135,74 @@ void Router::OnFrame(WorkerId id, uint64_t incarnation, std::string_view frame) 
 void Router::OnStatus(Worker& worker, const proto::WorkerStatus& status) {
   metrics_->Update(std::to_string(worker.member.worker()), worker.status, status);
   worker.status = status;
+  SyncView(worker);
+  // The last changes may be among the lost, and none come after them.
+  const WorkerId id{worker.member.worker()};
+  const KvIndex::WorkerStats index = routing_.index().Stats(id);
+  const bool behind = index.state == KvIndex::State::kExact && index.sequence != status.cache_sequence();
+  if (behind && routing_.index().Lost(id)) AskForSnapshot(worker);
+}
+
+void Router::OnProfile(Worker& worker, const proto::WorkerProfile& profile) {
+  worker.profile = profile;
+  SyncView(worker);
+}
+
+void Router::OnCacheChanges(Worker& worker, const proto::CacheChanges& message) {
+  const absl::StatusOr<std::vector<CacheChange>> changes = FromProto(message);
+  if (!changes.ok()) LogError("from ", worker.member.process(), ": ", Message(changes.status()));
+  // What cannot be read is lost like what never came.
+  const WorkerId id{worker.member.worker()};
+  if (changes.ok() ? routing_.index().Apply(id, message.first(), *changes) : routing_.index().Lost(id)) {
+    AskForSnapshot(worker);
+  }
+}
+
+void Router::AskForSnapshot(const Worker& worker) {
+  if (worker.session == nullptr) return;
+  LogInfo("changes of ", worker.member.process(), "'s prefix cache were lost; asking for all of it");
+  proto::Envelope envelope;
+  envelope.mutable_cache_snapshot_request();
+  SendEnvelope(*worker.session, envelope);
+}
+
+void Router::OnCacheSnapshot(Worker& worker, const proto::CacheSnapshot& message) {
+  const absl::StatusOr<std::vector<BlockHash>> blocks = DecodeHashes(message.hashes());
+  if (!blocks.ok()) return LogError("from ", worker.member.process(), ": ", Message(blocks.status()));
+  routing_.index().ApplySnapshot({worker.member.worker()}, message.sequence(), *blocks, message.begin(), message.end());
+}
+
+int32_t Router::Sequences(const Worker& worker) const {
+  const WorkerView* view = routing_.Find({worker.member.worker()});
+  return view == nullptr ? 0 : view->sequences;
+}
+
+void Router::SyncView(const Worker& worker) {
+  const WorkerId id{worker.member.worker()};
+  if (worker.session == nullptr) return routing_.Remove(id);
+  const proto::WorkerStatus& status = worker.status;
+  const proto::WorkerProfile& profile = worker.profile;
+  WorkerView& view = routing_.Add(id, static_cast<WorkerRole>(worker.member.role()));
+  view.available = worker.usable() && worker.alone == 0;
+  view.prefill_tokens_per_second = status.prefill_tokens_per_second();
+  view.decode_step_ms = status.decode_step_us() / 1000;
+  view.context_tokens = status.context_tokens();
+  view.free_kv_tokens = (status.blocks_free() + status.blocks_cached()) * int64_t{std::max(1, status.block_size())};
+  view.kv_bytes_per_token = status.kv_bytes_per_token();
+  view.paths.clear();
+  for (const proto::Path& path : status.paths()) {
+    view.paths.push_back({.prefill = {path.prefill_worker()},
+                          .gigabytes_per_second = path.shared_pool() ? std::numeric_limits<double>::infinity()
+                                                                     : path.gigabytes_per_second(),
+                          .usable = path.gigabytes_per_second() >= 0});
+  }
+  std::ranges::sort(view.paths, {}, &PathView::prefill);
+  if (profile.block_size() == 0) return;
+  view.prefill_chunk_tokens = std::max(1, profile.prefill_chunk_tokens());
+  view.prefill_budget = profile.prefill_budget();
+  if (!profile.has_step_times()) return;
+  absl::StatusOr<StepTimeTable> times = FromProto(profile.step_times());
+  if (times.ok()) view.step_times = *std::move(times);
 }
 
 void Router::OnWorkerGone(WorkerId id, uint64_t incarnation, const std::string& reason) {
@@ -152,13 +228,14 @@ void Router::LoseWorker(Worker& worker, const std::string& reason, Deliveries& d
   worker.wedged.clear();
   worker.alone = 0;
   const WorkerId id{worker.member.worker()};
-  index_.Forget(id);
+  routing_.index().Forget(id);
+  SyncView(worker);
   metrics_->workers_lost.Add(1);
   std::vector<Stream*> lost;
   for (auto& [attempt, stream] : attempts_) {
-    if (stream->decode == id) {
+    if (stream->placement.decode == id) {
       lost.push_back(stream);
-    } else if (stream->prefill == id && !stream->has_first_token) {
+    } else if (stream->placement.prefill == id && !stream->placement.has_first_token) {
       Expose(*stream, id);  // its decode worker goes on with it
     }
   }
@@ -169,8 +246,6 @@ void Router::LoseWorker(Worker& worker, const std::string& reason, Deliveries& d
     HoldForCause(*stream, id);
     Replay(*stream, reason, deliveries);
   }
-  worker.prefill_tokens = 0;
-  worker.sequences = 0;
 }
 
 void Router::ReportLost(WorkerId id, uint64_t incarnation, const absl::Status& why) {
@@ -222,8 +297,12 @@ std::vector<WorkerSnapshot> Router::Workers() const {
                          .reason = worker.suspected.empty() ? worker.wedged : worker.suspected,
                          .device = worker.member.device(),
                          .status = worker.status,
-                         .dispatched_prefill_tokens = worker.prefill_tokens,
-                         .dispatched_sequences = worker.sequences});
+                         .profile = worker.profile,
+                         .index = routing_.index().Stats(id)});
+    if (const WorkerView* view = routing_.Find(id)) {
+      snapshots.back().dispatched_prefill_tokens = view->queued_prefill_tokens;
+      snapshots.back().dispatched_sequences = view->sequences;
+    }
   }
   return snapshots;
 }
@@ -233,9 +312,15 @@ std::vector<RouteDecision> Router::Decisions() const {
   return {decisions_.begin(), decisions_.end()};
 }
 
+std::vector<BlockHash> Router::IndexedBlocks(WorkerId worker) const {
+  MutexLock lock(mutex_);
+  return routing_.index().Blocks(worker);
+}
+
+// What workers reported stays until they say that it is gone.
 void Router::ResetPrefixCaches() {
   MutexLock lock(mutex_);
-  index_.Clear();
+  routing_.index().ForgetDispatched();
   proto::Envelope envelope;
   envelope.mutable_reset_prefix_cache();
   for (auto& [id, worker] : workers_) {

@@ -55,7 +55,7 @@ void Router::OnDeath(const proto::Member& member, Deliveries& deliveries) {
   for (Stream* stream : suspicious) {
     LogWarning("request ", stream->request.id,
                " was there when workers died, and runs alone from now on: ", stream->deaths.Text());
-    if (stream->dispatched) {
+    if (stream->placement.active) {
       SendCancel(*stream);
       Undispatch(*stream);
     }
@@ -82,7 +82,7 @@ void Router::Quarantine(Stream& stream) {
 void Router::RunQuarantined(Deliveries& deliveries) {
   while (!quarantined_.empty()) {
     const auto found = streams_.find(quarantined_.front());
-    if (found == streams_.end() || found->second->dispatched) return;
+    if (found == streams_.end() || found->second->placement.active) return;
     Stream& stream = *found->second;
     if (Clock::now() > stream.deadline) {
       Finish(stream,
@@ -93,13 +93,12 @@ void Router::RunQuarantined(Deliveries& deliveries) {
       continue;
     }
     Worker* chosen = ChooseAlone(stream.handle.value);
-    if (chosen == nullptr || chosen->sequences > 0) return;  // it takes nothing new, and finishes what it has
+    if (chosen == nullptr || Sequences(*chosen) > 0) return;  // it takes nothing new, and finishes what it has
     stream.alone_on = {chosen->member.worker()};
     stream.alone_on_incarnation = chosen->member.incarnation();
     NameBlocks(stream);
-    SelectionInput input = InputFor(stream);
-    input.workers.clear();
-    Send(stream, {.decode = *stream.alone_on}, input);
+    routing_.Rank(RouteFor(stream), 0);  // for what the worker has cached
+    Send(stream, {{.decode = *stream.alone_on}});
     return;
   }
 }
@@ -112,19 +111,22 @@ Router::Worker* Router::ChooseAlone(uint64_t handle) {
     if (!worker.usable() || worker.member.role() == proto::PREFILL) continue;
     if (kept) {
       chosen = &worker;
-    } else if (chosen == nullptr || (chosen->alone == 0 && worker.sequences < chosen->sequences)) {
+    } else if (chosen == nullptr || (chosen->alone == 0 && Sequences(worker) < Sequences(*chosen))) {
       chosen = &worker;
     }
     if (kept) chosen->alone = handle;
   }
   if (chosen != nullptr) chosen->alone = handle;
+  for (const auto& [id, worker] : workers_) SyncView(worker);
   return chosen;
 }
 
 void Router::LeaveQuarantine(const Stream& stream) {
   std::erase(quarantined_, stream.handle.value);
   for (auto& [id, worker] : workers_) {
-    if (worker.alone == stream.handle.value) worker.alone = 0;
+    if (std::exchange(worker.alone, worker.alone == stream.handle.value ? 0 : worker.alone) != worker.alone) {
+      SyncView(worker);
+    }
   }
   if (!parked_.empty() || !quarantined_.empty()) ArmSweep();
 }
@@ -137,7 +139,7 @@ void Router::RefuseDeadly(Stream& stream, Deliveries& deliveries) {
   metrics_->refused_deadly.Add(1);
   deadly_.emplace_back(PromptHash(stream.request), deeds);
   if (deadly_.size() > kDeadlyMax) deadly_.pop_front();
-  if (stream.dispatched) SendCancel(stream);
+  if (stream.placement.active) SendCancel(stream);
   std::erase(parked_, stream.handle.value);
   Finish(stream, {.finish = FinishReason::kError, .status = Internal(deeds)}, deliveries);
 }

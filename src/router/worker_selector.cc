@@ -14,93 +14,215 @@ constexpr double kDefaultPathGigabytesPerSecond = 2;
 constexpr double kHandoffFixedMs = 0.5;
 // Layer groups are pushed while the next ones are computed: about one in four is left when the last layer ends.
 constexpr double kExposedTransferShare = 0.25;
-// A sequence more on D lengthens each step a little; decode is bound by memory, so not in proportion.
-constexpr double kStepGrowthPerSequence = 0.02;
 // Waiting for KV memory costs about as long as a typical answer takes to leave.
 constexpr double kPressureMs = 1000;
+// Nobody knows how long an answer gets; limits are often far above it.
+constexpr int64_t kExpectedTokensMax = 256;
+// Requests that come next wait for what this one computes: half of it, on average. So a prefix that somebody is
+// computing is worth waiting for, even where another worker would have it as soon.
+constexpr double kNextRequestsShare = 0.5;
+// A request that misses its target is lost for goodput, and worth many milliseconds of others.
+constexpr double kLatePrice = 20;
+// Steps that a scheduler lets pass before it serves a starved prefill.
+constexpr double kStarvedSteps = 32;
 
-double PrefillMs(const WorkerView& worker, int64_t tokens) {
-  const double rate =
-      worker.prefill_tokens_per_second > 0 ? worker.prefill_tokens_per_second : kDefaultPrefillTokensPerSecond;
-  return 1e3 * static_cast<double>(tokens) / rate;
+// A worker's part of the costs of its pairs.
+struct Terms {
+  const WorkerView* worker = nullptr;
+  double queue_ms = 0;
+  double prefill_ms = 0;
+  double decode_load_ms = 0;
+  double harm_ms = 0;
+  double late_ms = 0;
+  double pressure_ms = 0;
+  double itl_ms = 0;
+};
+
+struct Candidate {
+  double cost_ms = 0;
+  const Terms* decode = nullptr;
+  const Terms* prefill = nullptr;  // null: on the decode worker
+  double transfer_ms = 0;
+};
+
+StepTimeTable DefaultTimes(const WorkerView& worker) {
+  return StepTimeTable::FromRates(
+      worker.prefill_tokens_per_second > 0 ? worker.prefill_tokens_per_second : kDefaultPrefillTokensPerSecond,
+      1e3 * (worker.decode_step_ms > 0 ? worker.decode_step_ms : kDefaultDecodeStepMs));
 }
 
-bool CanDecode(const WorkerView& worker) { return worker.role != WorkerRole::kPrefill; }
-bool CanPrefillForOthers(const WorkerView& worker) { return worker.role == WorkerRole::kPrefill; }
+// Calls `use` with the worker's step times, or with what stands in for them.
+template <typename Use>
+auto WithTimes(const WorkerView& worker, Use use) {
+  return worker.step_times.empty() ? use(DefaultTimes(worker)) : use(worker.step_times);
+}
 
-double GigabytesPerSecond(const SelectionInput& input, WorkerId prefill, WorkerId decode) {
-  for (const PathView& path : input.paths) {
-    if (path.prefill == prefill && path.decode == decode) {
-      if (!path.usable) return -1;
-      if (path.gigabytes_per_second > 0) return path.gigabytes_per_second;
-    }
+double PrefillMs(const StepTimeTable& times, const WorkerView& worker, int64_t tokens, int64_t cached) {
+  return times.PrefillUs(tokens, cached, worker.prefill_chunk_tokens) / 1e3;
+}
+
+double LateMs(const SelectionRequest& request, const Terms& terms) {
+  return kLatePrice * std::max(0.0, terms.queue_ms + terms.prefill_ms - kTtftShare * request.targets.ttft_ms);
+}
+
+// What it costs to decode on this worker, whoever prefills.
+void AddDecodeTerms(const SelectionRequest& request, const StepTimeTable& times, Terms& terms) {
+  const WorkerView& worker = *terms.worker;
+  const int64_t expected = std::min(request.max_tokens, kExpectedTokensMax);
+  const double alone_ms = times.StepUs({.decode_rows = 1, .decode_context = request.prompt_tokens}) / 1e3;
+  const double with_all_ms = times.StepUs({.decode_rows = worker.sequences + 1,
+                                           .decode_context = worker.context_tokens + request.prompt_tokens}) /
+                             1e3;
+  terms.decode_load_ms = std::max(0.0, with_all_ms - alone_ms) * static_cast<double>(expected);
+  // Beyond the target every sequence on D misses it.
+  terms.itl_ms = std::max(0.0, with_all_ms - request.targets.itl_ms) * static_cast<double>(expected) *
+                 static_cast<double>(worker.sequences);
+  const int64_t needed = request.prompt_tokens - worker.cached_tokens + expected;
+  terms.pressure_ms = worker.free_kv_tokens < needed ? kPressureMs : 0;
+}
+
+// Prompt tokens that a step of D carries beside its rows, and how often.
+struct Ride {
+  double tokens = 0;
+  double step_ms = 0;   // of a step that carries them
+  double added_ms = 0;  // of which they cause so much
+  double idle_ms = 0;   // of steps in between that carry none
+};
+
+Ride RideOn(const SelectionRequest& request, const StepTimeTable& times, const WorkerView& worker, int64_t tokens) {
+  // Somebody's tokens may come along in the meantime even where nobody decodes now.
+  const int64_t rows = std::max(1, worker.sequences);
+  const StepShape decode{.decode_rows = rows, .decode_context = worker.context_tokens};
+  int64_t budget = worker.prefill_budget >= 0 ? worker.prefill_budget : worker.prefill_chunk_tokens;
+  if (worker.sequences == 0) {
+    budget = worker.prefill_chunk_tokens;
+  } else if (worker.prefill_budget < 0) {
+    budget = PrefillBudget(times, request.targets,
+                           {.decode_rows = decode.decode_rows,
+                            .decode_context = decode.decode_context,
+                            .prompts_waiting = worker.queued_prefills + 1,
+                            .prompt_tokens_waiting = worker.queued_prefill_tokens + tokens,
+                            .rate_needed = static_cast<double>(worker.queued_prefill_tokens + tokens) /
+                                           (kTtftShare * request.targets.ttft_ms * 1e3),
+                            .most = worker.prefill_chunk_tokens});
   }
-  return kDefaultPathGigabytesPerSecond;
+  const double decode_ms = times.StepUs(decode) / 1e3;
+  Ride ride;
+  if (budget <= 0) {
+    budget = worker.prefill_chunk_tokens;
+    ride.idle_ms = kStarvedSteps * decode_ms;
+  }
+  StepShape loaded = decode;
+  loaded.prompt_tokens = budget = std::min(budget, std::max<int64_t>(tokens, 1));
+  ride.tokens = static_cast<double>(budget);
+  ride.added_ms = std::max(0.0, times.StepUs(loaded) / 1e3 - decode_ms);
+  ride.step_ms = worker.sequences > 0 ? decode_ms + ride.added_ms : times.StepUs({.prompt_tokens = budget}) / 1e3;
+  return ride;
 }
 
-Selection DecodeTerms(const SelectionInput& input, const WorkerView& decode) {
-  const double step_ms = decode.decode_step_ms > 0 ? decode.decode_step_ms : kDefaultDecodeStepMs;
-  const int64_t needed = input.prompt_tokens - decode.cached_tokens + std::min<int64_t>(input.max_tokens, 256);
-  Selection selection{.decode = decode.id};
-  selection.decode_load_ms =
-      step_ms * kStepGrowthPerSequence * static_cast<double>(input.max_tokens) * decode.sequences;
-  selection.pressure_ms = decode.free_kv_tokens < needed ? kPressureMs : 0;
+void AddLocalTerms(const SelectionRequest& request, const StepTimeTable& times, Terms& terms) {
+  const WorkerView& worker = *terms.worker;
+  const int64_t tokens = std::max<int64_t>(1, request.prompt_tokens - worker.cached_tokens);
+  const Ride ride = RideOn(request, times, worker, tokens);
+  const double step_ms = ride.step_ms + ride.idle_ms;
+  const double steps = static_cast<double>(tokens) / ride.tokens;
+  terms.queue_ms = static_cast<double>(worker.queued_prefill_tokens) / ride.tokens * step_ms;
+  terms.prefill_ms = steps * step_ms;
+  terms.harm_ms = steps * ride.added_ms * (std::max(1, worker.sequences) + kNextRequestsShare);
+  terms.late_ms = LateMs(request, terms);
+}
+
+Terms PrefillTerms(const SelectionRequest& request, const WorkerView& worker) {
+  Terms terms{.worker = &worker};
+  WithTimes(worker, [&](const StepTimeTable& times) {
+    terms.queue_ms = PrefillMs(times, worker, worker.queued_prefill_tokens, 0);
+    terms.prefill_ms = PrefillMs(times, worker, request.prompt_tokens - worker.cached_tokens, worker.cached_tokens);
+  });
+  terms.harm_ms = kNextRequestsShare * terms.prefill_ms;
+  terms.late_ms = LateMs(request, terms);
+  return terms;
+}
+
+// Milliseconds; negative: there is no usable path.
+double TransferMs(const SelectionRequest& request, const WorkerView& decode, const PathView* path) {
+  if (path != nullptr && !path->usable) return -1;
+  const double rate =
+      path != nullptr && path->gigabytes_per_second > 0 ? path->gigabytes_per_second : kDefaultPathGigabytesPerSecond;
+  const double bytes = static_cast<double>((request.prompt_tokens - decode.cached_tokens) * decode.kv_bytes_per_token);
+  return kHandoffFixedMs + kExposedTransferShare * bytes / (rate * 1e6);
+}
+
+double PromptMs(const Terms& terms) { return terms.queue_ms + terms.prefill_ms + terms.harm_ms + terms.late_ms; }
+double DecodeMs(const Terms& terms) { return terms.decode_load_ms + terms.pressure_ms + terms.itl_ms; }
+
+bool AddRemote(const SelectionRequest& request, const Terms& decode, std::span<const Terms> prefills,
+               std::vector<Candidate>& candidates) {
+  const size_t before = candidates.size();
+  const double decode_ms = DecodeMs(decode);
+  auto path = decode.worker->paths.begin();
+  const auto end = decode.worker->paths.end();
+  for (const Terms& prefill : prefills) {
+    while (path != end && path->prefill < prefill.worker->id) ++path;
+    const bool known = path != end && path->prefill == prefill.worker->id;
+    const double transfer_ms = TransferMs(request, *decode.worker, known ? &*path : nullptr);
+    if (transfer_ms < 0) continue;
+    candidates.push_back({decode_ms + PromptMs(prefill) + transfer_ms, &decode, &prefill, transfer_ms});
+  }
+  return candidates.size() > before;
+}
+
+Selection ToSelection(const Candidate& candidate) {
+  const Terms& decode = *candidate.decode;
+  const Terms& first = candidate.prefill == nullptr ? decode : *candidate.prefill;
+  Selection selection{.decode = decode.worker->id,
+                      .cost_ms = candidate.cost_ms,
+                      .queue_ms = first.queue_ms,
+                      .prefill_ms = first.prefill_ms,
+                      .transfer_ms = candidate.transfer_ms,
+                      .decode_load_ms = decode.decode_load_ms,
+                      .harm_ms = first.harm_ms,
+                      .late_ms = first.late_ms,
+                      .pressure_ms = decode.pressure_ms,
+                      .itl_ms = decode.itl_ms};
+  if (candidate.prefill != nullptr) selection.prefill = candidate.prefill->worker->id;
   return selection;
-}
-
-Selection Total(Selection selection) {
-  selection.cost_ms = selection.queue_ms + selection.prefill_ms + selection.transfer_ms + selection.decode_load_ms +
-                      selection.harm_ms + selection.pressure_ms;
-  return selection;
-}
-
-Selection Local(const SelectionInput& input, const WorkerView& decode) {
-  Selection selection = DecodeTerms(input, decode);
-  selection.queue_ms = PrefillMs(decode, decode.queued_prefill_tokens);
-  selection.prefill_ms = PrefillMs(decode, input.prompt_tokens - decode.cached_tokens);
-  selection.harm_ms = selection.prefill_ms * decode.sequences;
-  return Total(selection);
-}
-
-std::optional<Selection> Remote(const SelectionInput& input, const WorkerView& decode, const WorkerView& prefill) {
-  const double rate = GigabytesPerSecond(input, prefill.id, decode.id);
-  if (rate < 0) return std::nullopt;
-  Selection selection = DecodeTerms(input, decode);
-  selection.prefill = prefill.id;
-  selection.queue_ms = PrefillMs(prefill, prefill.queued_prefill_tokens);
-  selection.prefill_ms = PrefillMs(prefill, input.prompt_tokens - prefill.cached_tokens);
-  const double bytes = static_cast<double>((input.prompt_tokens - decode.cached_tokens) * decode.kv_bytes_per_token);
-  selection.transfer_ms = kHandoffFixedMs + kExposedTransferShare * bytes / (rate * 1e6);
-  return Total(selection);
 }
 
 }  // namespace
 
-std::vector<Selection> RankCandidates(const SelectionInput& input) {
-  std::vector<Selection> candidates;
-  for (const WorkerView& decode : input.workers) {
-    if (!CanDecode(decode)) continue;
-    bool has_remote = false;
-    for (const WorkerView& prefill : input.workers) {
-      if (!CanPrefillForOthers(prefill)) continue;
-      if (const auto remote = Remote(input, decode, prefill)) {
-        candidates.push_back(*remote);
-        has_remote = true;
-      }
-    }
-    const bool short_enough = input.prompt_tokens - decode.cached_tokens <= input.max_local_prefill_tokens;
-    if (decode.role == WorkerRole::kHybrid || short_enough || !has_remote) candidates.push_back(Local(input, decode));
+std::vector<Selection> RankCandidates(const SelectionRequest& request, std::span<const WorkerView> workers,
+                                      size_t count) {
+  std::vector<Terms> prefills, decodes;
+  prefills.reserve(workers.size());
+  decodes.reserve(workers.size());  // candidates point into them
+  for (const WorkerView& worker : workers) {
+    if (worker.available && worker.role == WorkerRole::kPrefill) prefills.push_back(PrefillTerms(request, worker));
   }
-  std::sort(candidates.begin(), candidates.end(), [](const Selection& a, const Selection& b) {
-    return std::tuple(a.cost_ms, a.decode, a.prefill) < std::tuple(b.cost_ms, b.decode, b.prefill);
-  });
-  return candidates;
-}
-
-std::optional<Selection> SelectWorkers(const SelectionInput& input) {
-  const std::vector<Selection> candidates = RankCandidates(input);
-  if (candidates.empty()) return std::nullopt;
-  return candidates.front();
+  std::vector<Candidate> candidates;
+  candidates.reserve(workers.size() * (prefills.size() + 1));
+  for (const WorkerView& worker : workers) {
+    if (!worker.available || worker.role == WorkerRole::kPrefill) continue;
+    Terms& decode = decodes.emplace_back(Terms{.worker = &worker});
+    WithTimes(worker, [&](const StepTimeTable& times) {
+      AddDecodeTerms(request, times, decode);
+      AddLocalTerms(request, times, decode);
+    });
+    const bool has_remote = AddRemote(request, decode, prefills, candidates);
+    const bool short_enough = request.max_local_prefill_tokens < 0 ||
+                              request.prompt_tokens - worker.cached_tokens <= request.max_local_prefill_tokens;
+    if (worker.role == WorkerRole::kHybrid || short_enough || !has_remote) {
+      candidates.push_back({DecodeMs(decode) + PromptMs(decode), &decode, nullptr, 0});
+    }
+  }
+  const auto key = [](const Candidate& c) {
+    return std::tuple(c.cost_ms, c.decode->worker->id, c.prefill == nullptr ? WorkerId{} : c.prefill->worker->id);
+  };
+  const size_t kept = std::min(count, candidates.size());
+  std::partial_sort(candidates.begin(), candidates.begin() + kept, candidates.end(),
+                    [&](const Candidate& a, const Candidate& b) { return key(a) < key(b); });
+  std::vector<Selection> selections;
+  for (size_t i = 0; i < kept; ++i) selections.push_back(ToSelection(candidates[i]));
+  return selections;
 }
 
 }  // namespace baton

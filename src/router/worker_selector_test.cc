@@ -5,99 +5,157 @@
 namespace baton {
 namespace {
 
-WorkerView Worker(uint64_t id, WorkerRole role) {
-  return {.id = {id},
-          .role = role,
-          .prefill_tokens_per_second = 1000,
-          .decode_step_ms = 10,
-          .free_kv_tokens = 100000,
-          .kv_bytes_per_token = 20000};
+// Few tokens cost what one costs; then a millisecond each.
+StepTimeTable Times() {
+  return {.products = {{1, 10000}, {32, 10500}, {64, 42000}, {512, 490000}}, .decode_context_us = 0.1};
 }
 
-SelectionInput OneAndOne(int64_t prompt_tokens) {
-  return {.prompt_tokens = prompt_tokens,
-          .max_tokens = 64,
-          .workers = {Worker(1, WorkerRole::kPrefill), Worker(2, WorkerRole::kDecode)},
-          .max_local_prefill_tokens = 32};
+WorkerView Worker(uint64_t id, WorkerRole role) {
+  return {.id = {id}, .role = role, .step_times = Times(), .free_kv_tokens = 100000, .kv_bytes_per_token = 20000};
+}
+
+struct Case {
+  SelectionRequest request;
+  std::vector<WorkerView> workers;
+
+  std::vector<Selection> Rank() const { return RankCandidates(request, workers); }
+  Selection Best() const { return Rank().at(0); }
+};
+
+Case OneAndOne(int64_t prompt_tokens) {
+  return {{.prompt_tokens = prompt_tokens, .max_tokens = 64},
+          {Worker(1, WorkerRole::kPrefill), Worker(2, WorkerRole::kDecode)}};
 }
 
 TEST(WorkerSelectorTest, NobodyWhenNobodyDecodes) {
-  EXPECT_FALSE(SelectWorkers({.prompt_tokens = 10, .workers = {Worker(1, WorkerRole::kPrefill)}}).has_value());
+  EXPECT_TRUE(RankCandidates({.prompt_tokens = 10}, std::vector{Worker(1, WorkerRole::kPrefill)}).empty());
 }
 
 TEST(WorkerSelectorTest, LongPromptsGoToThePrefillWorker) {
-  const auto choice = SelectWorkers(OneAndOne(500));
-  ASSERT_TRUE(choice.has_value());
-  EXPECT_EQ(choice->decode, WorkerId{2});
-  EXPECT_EQ(choice->prefill, WorkerId{1});
+  const Selection choice = OneAndOne(500).Best();
+  EXPECT_EQ(choice.decode, WorkerId{2});
+  EXPECT_EQ(choice.prefill, WorkerId{1});
 }
 
-TEST(WorkerSelectorTest, ShortPromptsStayWhereTheyDecode) {
-  EXPECT_FALSE(SelectWorkers(OneAndOne(20))->prefill.has_value());
-}
+TEST(WorkerSelectorTest, ShortPromptsStayWhereTheyDecode) { EXPECT_FALSE(OneAndOne(20).Best().prefill.has_value()); }
 
 TEST(WorkerSelectorTest, PromptsCachedOnTheDecodeWorkerStayThere) {
-  SelectionInput input = OneAndOne(500);
-  input.workers[1].cached_tokens = 480;
-  EXPECT_FALSE(SelectWorkers(input)->prefill.has_value());
+  Case cached = OneAndOne(500);
+  cached.workers[1].cached_tokens = 480;
+  EXPECT_FALSE(cached.Best().prefill.has_value());
 }
 
-TEST(WorkerSelectorTest, ShortPromptsAvoidABusyDecodeWorker) {
-  SelectionInput input = OneAndOne(30);
-  input.workers[1].sequences = 16;  // 30 ms of prefill would stall each of them
-  EXPECT_EQ(SelectWorkers(input)->prefill, WorkerId{1});
+TEST(WorkerSelectorTest, ADecodeWorkerWithoutTimeToSpareTakesNoPrompts) {
+  Case busy = OneAndOne(30);
+  busy.workers[1].sequences = 40;  // its steps take 18 ms
+  busy.workers[1].context_tokens = 10000;
+  busy.request.targets.itl_ms = 20;
+  EXPECT_EQ(busy.Best().prefill, WorkerId{1});
+  busy.request.targets.itl_ms = 100;
+  busy.workers[0].queued_prefill_tokens = 6000;
+  EXPECT_FALSE(busy.Best().prefill.has_value());
+}
+
+TEST(WorkerSelectorTest, WhatRidesGrowsWithThePrefillWorkersQueue) {
+  Case loaded = OneAndOne(500);
+  loaded.workers[1].sequences = 4;
+  EXPECT_TRUE(loaded.Best().prefill.has_value());
+  loaded.workers[0].queued_prefill_tokens = 2000;  // the first token would come too late
+  EXPECT_FALSE(loaded.Best().prefill.has_value());
+  EXPECT_GT(loaded.Rank().back().late_ms, 1000);
+  loaded.workers[1].prefill_budget = 0;  // static disaggregation
+  EXPECT_TRUE(loaded.Best().prefill.has_value());
+  loaded.workers[1].prefill_budget = -1;
+  loaded.request.max_local_prefill_tokens = 0;
+  EXPECT_TRUE(loaded.Best().prefill.has_value());
+}
+
+TEST(WorkerSelectorTest, APrefixThatIsBeingComputedIsWaitedFor) {
+  Case two{{.prompt_tokens = 400, .max_tokens = 8}, {Worker(1, WorkerRole::kHybrid), Worker(2, WorkerRole::kHybrid)}};
+  two.workers[1].queued_prefill_tokens = 400;
+  two.workers[1].queued_prefills = 1;
+  two.workers[1].sequences = 1;
+  EXPECT_EQ(two.Best().decode, WorkerId{1});
+  two.workers[1].cached_tokens = 390;
+  EXPECT_EQ(two.Best().decode, WorkerId{2});
 }
 
 TEST(WorkerSelectorTest, TheShorterPrefillQueueWins) {
-  SelectionInput input = OneAndOne(500);
-  input.workers.push_back(Worker(3, WorkerRole::kPrefill));
-  input.workers[0].queued_prefill_tokens = 4000;
-  EXPECT_EQ(SelectWorkers(input)->prefill, WorkerId{3});
+  Case two = OneAndOne(500);
+  two.workers.push_back(Worker(3, WorkerRole::kPrefill));
+  two.workers[0].queued_prefill_tokens = 1000;
+  EXPECT_EQ(two.Best().prefill, WorkerId{3});
 }
 
 TEST(WorkerSelectorTest, ACachedPrefixIsWorthAQueueOfItsLength) {
-  SelectionInput input = OneAndOne(1000);
-  input.workers.push_back(Worker(3, WorkerRole::kPrefill));
-  input.workers[0].cached_tokens = 800;
-  input.workers[0].queued_prefill_tokens = 700;
-  EXPECT_EQ(SelectWorkers(input)->prefill, WorkerId{1});
-  input.workers[0].queued_prefill_tokens = 900;
-  EXPECT_EQ(SelectWorkers(input)->prefill, WorkerId{3});
+  Case two = OneAndOne(1000);
+  two.request.max_local_prefill_tokens = 0;
+  two.workers.push_back(Worker(3, WorkerRole::kPrefill));
+  two.request.targets.ttft_ms = 10000;
+  two.workers[0].cached_tokens = 800;
+  two.workers[0].queued_prefill_tokens = 700;
+  EXPECT_EQ(two.Best().prefill, WorkerId{1});
+  two.workers[0].queued_prefill_tokens = 1500;  // half of what it need not compute counts for those who come next
+  EXPECT_EQ(two.Best().prefill, WorkerId{3});
 }
 
 TEST(WorkerSelectorTest, AnUnusablePathLeavesLocalPrefill) {
-  SelectionInput input = OneAndOne(500);
-  input.paths = {{.prefill = {1}, .decode = {2}, .usable = false}};
-  EXPECT_FALSE(SelectWorkers(input)->prefill.has_value());
+  Case refused = OneAndOne(500);
+  refused.request.max_local_prefill_tokens = 0;
+  refused.workers[1].paths = {{.prefill = {1}, .usable = false}};
+  EXPECT_FALSE(refused.Best().prefill.has_value());
 }
 
 TEST(WorkerSelectorTest, ASlowPathIsAvoided) {
-  SelectionInput input = OneAndOne(500);
-  input.workers.push_back(Worker(3, WorkerRole::kPrefill));
-  input.paths = {{.prefill = {1}, .decode = {2}, .gigabytes_per_second = 0.01}};
-  EXPECT_EQ(SelectWorkers(input)->prefill, WorkerId{3});
+  Case slow = OneAndOne(500);
+  slow.workers.push_back(Worker(3, WorkerRole::kPrefill));
+  slow.workers[1].paths = {{.prefill = {1}, .gigabytes_per_second = 0.01}, {.prefill = {3}, .gigabytes_per_second = 1}};
+  EXPECT_EQ(slow.Best().prefill, WorkerId{3});
 }
 
 TEST(WorkerSelectorTest, TheLessLoadedDecodeWorkerWins) {
-  SelectionInput input = OneAndOne(500);
-  input.workers.push_back(Worker(3, WorkerRole::kDecode));
-  input.workers[1].sequences = 4;
-  EXPECT_EQ(SelectWorkers(input)->decode, WorkerId{3});
+  Case two = OneAndOne(500);
+  two.workers.push_back(Worker(3, WorkerRole::kDecode));
+  two.workers[1].sequences = 4;
+  two.workers[1].context_tokens = 20000;
+  EXPECT_EQ(two.Best().decode, WorkerId{3});
 }
 
 TEST(WorkerSelectorTest, ADecodeWorkerWithoutRoomIsAvoided) {
-  SelectionInput input = OneAndOne(500);
-  input.workers.push_back(Worker(3, WorkerRole::kDecode));
-  input.workers[2].sequences = 4;
-  input.workers[1].free_kv_tokens = 100;
-  EXPECT_EQ(SelectWorkers(input)->decode, WorkerId{3});
+  Case two = OneAndOne(500);
+  two.workers.push_back(Worker(3, WorkerRole::kDecode));
+  two.workers[2].sequences = 4;
+  two.workers[1].free_kv_tokens = 100;
+  EXPECT_EQ(two.Best().decode, WorkerId{3});
 }
 
-TEST(WorkerSelectorTest, TheTermsAddUpToTheCost) {
-  for (const Selection& s : RankCandidates(OneAndOne(20))) {
-    EXPECT_DOUBLE_EQ(s.cost_ms,
-                     s.queue_ms + s.prefill_ms + s.transfer_ms + s.decode_load_ms + s.harm_ms + s.pressure_ms);
+TEST(WorkerSelectorTest, WithoutStepTimesRatesDecide) {
+  Case plain = OneAndOne(500);
+  for (WorkerView& worker : plain.workers) {
+    worker.step_times = {};
+    worker.prefill_tokens_per_second = 1000;
+    worker.decode_step_ms = 10;
   }
+  EXPECT_EQ(plain.Best().prefill, WorkerId{1});
+  EXPECT_NEAR(plain.Best().prefill_ms, 500, 1);
+}
+
+TEST(WorkerSelectorTest, TheTermsAddUpToTheCostAndTheBestComesFirst) {
+  Case two = OneAndOne(600);
+  two.workers.push_back(Worker(3, WorkerRole::kDecode));
+  two.workers[1].sequences = 40;
+  two.workers[1].context_tokens = 400000;
+  two.workers[1].free_kv_tokens = 0;
+  const std::vector<Selection> all = two.Rank();
+  ASSERT_EQ(all.size(), 4u);
+  for (size_t i = 0; i < all.size(); ++i) {
+    const Selection& s = all[i];
+    EXPECT_DOUBLE_EQ(s.cost_ms, s.queue_ms + s.prefill_ms + s.transfer_ms + s.decode_load_ms + s.harm_ms +
+                                    s.pressure_ms + s.itl_ms + s.late_ms);
+    if (i > 0) EXPECT_GE(s.cost_ms, all[i - 1].cost_ms);
+  }
+  EXPECT_GT(all.back().itl_ms, 0);
+  EXPECT_EQ(RankCandidates(two.request, two.workers, 2).size(), 2u);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@ namespace baton {
 std::vector<SequenceEvent> Scheduler::Commit(const StepPlan& plan, StepOutput output) {
   if (plan.step != step_ || in_flight_.empty()) return {};
   if (output.items.size() != in_flight_.size()) return Fail(plan);
+  clock_us_ += static_cast<double>(output.duration_us);
   std::vector<SequenceEvent> events;
   const std::vector<Sequence*> sequences = std::exchange(in_flight_, {});
   for (size_t i = 0; i < sequences.size(); ++i) {
@@ -67,6 +68,10 @@ void Scheduler::CommitItem(Sequence& sequence, const BatchItem& item, StepOutput
 // One more generated token; what comes next is a decode step.
 FinishReason Scheduler::Append(Sequence& sequence, TokenId token) {
   sequence.tokens.push_back(token);
+  if (sequence.decoding_since_us < 0)
+    sequence.decoding_since_us = clock_us_;
+  else
+    ++sequence.decoded;
   sequence.decoding = sequence.computed + 1 == sequence.length();
   return FinishAfter({options_.eos, options_.max_model_len}, sequence.request.sampling, sequence.prompt_length,
                      sequence.generated(), token);

@@ -49,12 +49,47 @@ void Scheduler::Preempt(Sequence& sequence) {
   ++preemptions_;
 }
 
+// What the dial needs to know. The row that has saved least, against the target, says how much may be spent.
+DialState Scheduler::StateForDial(int32_t decode_rows, std::span<Sequence* const> prefills) const {
+  DialState state{.decode_rows = decode_rows,
+                  .prompts_waiting = 0,
+                  .most = options_.max_batch_tokens - decode_rows,
+                  .slack_us = 1e12};
+  for (const Sequence* sequence : running_) {
+    if (!sequence->decoding) continue;
+    state.decode_context += sequence->computed;
+    const double allowed_us = options_.targets.itl_ms * 1e3 * sequence->decoded;
+    state.slack_us = std::min(state.slack_us, allowed_us - (clock_us_ - sequence->decoding_since_us));
+  }
+  // In the order in which they are going to be computed, more or less.
+  const auto count = [&](const Sequence& sequence, int32_t tokens) {
+    state.prompts_waiting += 1;
+    state.prompt_tokens_waiting += tokens;
+    const double left_us = kTtftShare * options_.targets.ttft_ms * 1e3 - (clock_us_ - sequence.added_us);
+    if (left_us <= 0) {
+      state.rate_needed = 1e12;  // as fast as can be
+    } else {
+      state.rate_needed = std::max(state.rate_needed, static_cast<double>(state.prompt_tokens_waiting) / left_us);
+    }
+  };
+  for (const Sequence* sequence : prefills) count(*sequence, sequence->prefill_end - sequence->computed);
+  for (const Sequence* sequence : waiting_.All()) count(*sequence, sequence->length());
+  if (!prefills.empty()) state.prompt_context = prefills.front()->computed;
+  return state;
+}
+
 // Prompt tokens that this step may compute.
-int32_t Scheduler::PrefillBudget(int32_t decode_rows) const {
+int32_t Scheduler::PrefillBudget(int32_t decode_rows, std::span<Sequence* const> prefills) const {
   const int32_t room = options_.max_batch_tokens - decode_rows;
   if (decode_rows == 0) return room;
+  const bool starved = starved_steps_ >= options_.prefill_patience_steps;
+  if (options_.prefill_budget < 0 && !options_.step_times.empty()) {
+    const auto budget = static_cast<int32_t>(
+        baton::PrefillBudget(options_.step_times, options_.targets, StateForDial(decode_rows, prefills)));
+    return starved ? std::min(room, std::max(budget, pool_.block_size())) : budget;
+  }
   int32_t ride = options_.prefill_budget < 0 ? options_.prefill_chunk_tokens : options_.prefill_budget;
-  if (starved_steps_ >= options_.prefill_patience_steps) ride = std::max(ride, options_.prefill_chunk_tokens);
+  if (starved) ride = std::max(ride, options_.prefill_chunk_tokens);
   return std::min(room, ride);
 }
 
@@ -62,7 +97,7 @@ void Scheduler::PlanPrefills(StepPlan& plan) {
   WakeParked();
   std::vector<Sequence*> prefills;
   std::ranges::copy_if(running_, std::back_inserter(prefills), [](const Sequence* s) { return !s->decoding; });
-  int32_t budget = PrefillBudget(plan.decode_rows);
+  int32_t budget = PrefillBudget(plan.decode_rows, prefills);
   bool starved = budget == 0 && (!prefills.empty() || waiting_.size() > 0);
   bool first = true;
   bool admitting = true;

@@ -70,6 +70,7 @@ Sequence& Scheduler::Insert(SequenceId id, Request request, SequenceKind kind) {
   sequence->request.prompt.clear();
   sequence->request.generated.clear();
   sequence->arrival = next_arrival_++;
+  sequence->added_us = clock_us_;
   if (options_.prefix_caching) {
     sequence->root = RootHash(options_.hash_secret, options_.fingerprint, sequence->request.cache_salt);
   }

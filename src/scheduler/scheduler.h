@@ -14,8 +14,9 @@
 //     each user's oldest. One that does not fit stops admission, so that nothing overtakes it for ever.
 //   * Admission takes all blocks of the known tokens, so only decoding grows. Growth that finds no block preempts the
 //     youngest running sequence of the lowest priority: its blocks are freed and it recomputes, keeping its tokens.
-//   * A step with decode rows carries at most prefill_budget prompt tokens. When that starves the first prefill for
-//     prefill_patience_steps steps, one step carries a whole chunk.
+//   * A step with decode rows carries at most prefill_budget prompt tokens; by default what the dial says, from latency
+//     targets and step times (core/prefill_dial.h). When that starves the first prefill for prefill_patience_steps
+//     steps, one step carries a whole chunk, or with the dial a block.
 //   * One prefill for identical prefixes: a sequence whose next block is being computed by another waits for it, until
 //     it is there or the other is gone.
 //   * A prefix hit never covers the last known token: when the cache has every block of a prompt, the last block is
@@ -43,7 +44,9 @@
 
 #include "base/status.h"
 #include "core/batch.h"
+#include "core/prefill_dial.h"
 #include "core/request.h"
+#include "core/step_time_table.h"
 #include "kv/block_pool.h"
 #include "scheduler/finish.h"
 #include "scheduler/sequence.h"
@@ -55,13 +58,15 @@ struct SchedulerOptions {
   int32_t max_batch_tokens = 2048;     // of one step; at least max_sequences + block_size
   int32_t max_sequences = 64;          // of one step; running and reserved together
   int32_t prefill_chunk_tokens = 512;  // most prompt tokens of one sequence in one step; at least block_size
-  int32_t prefill_budget = -1;         // prompt tokens beside decode rows; -1: prefill_chunk_tokens; 0: none
+  int32_t prefill_budget = -1;         // prompt tokens beside decode rows; 0: none; -1: the dial
   int32_t prefill_patience_steps = 32;
   int32_t max_model_len = 2048;  // tokens, prompt included
   bool prefix_caching = true;
   uint64_t hash_secret = 0;  // of the deployment
   std::string fingerprint;   // of the engine
   std::vector<TokenId> eos;
+  LatencyTargets targets;    // for the dial
+  StepTimeTable step_times;  // of this worker; empty: the dial allows prefill_chunk_tokens
 };
 
 // What the hand-off needs to know about batch.items[i].
@@ -156,8 +161,9 @@ class Scheduler {
   // The step failed: its sequences end with kError and their blocks are freed, none published.
   std::vector<SequenceEvent> Fail(const StepPlan& plan);
 
-  // The dial: see SchedulerOptions. Takes effect with the next step.
+  // See SchedulerOptions; from the next step on. The table must be valid, or empty.
   void SetPrefillBudget(int32_t tokens) { options_.prefill_budget = tokens; }
+  void SetStepTimes(StepTimeTable step_times) { options_.step_times = std::move(step_times); }
 
   bool HasWork() const { return !running_.empty() || waiting_.size() + static_cast<int32_t>(parked_.size()) > 0; }
   SchedulerCounts Counts() const;
@@ -199,7 +205,8 @@ class Scheduler {
   bool GrowForDecode(Sequence& sequence);
   void Preempt(Sequence& sequence);
   void PlanPrefills(StepPlan& plan);
-  int32_t PrefillBudget(int32_t decode_rows) const;
+  int32_t PrefillBudget(int32_t decode_rows, std::span<Sequence* const> prefills) const;
+  DialState StateForDial(int32_t decode_rows, std::span<Sequence* const> prefills) const;
   void WakeParked();
   Admission Admit(Sequence& sequence);
   const BlockHash* FindComputing(const Sequence& sequence, int32_t first_block) const;
@@ -231,6 +238,7 @@ class Scheduler {
   int32_t held_ = 0;
   int32_t reserved_ = 0;
   int64_t preemptions_ = 0;
+  double clock_us_ = 0;               // time that steps took, all together
   int32_t starved_steps_ = 0;         // in a row in which the first prefill got no token
   double expected_generated_ = -1.0;  // moving mean of finished sequences; -1: none yet
 };

@@ -43,11 +43,14 @@ struct Sequence {
   int32_t complete_blocks = 0;    // blocks [0, this) were reported complete in a plan of this admission
   int32_t announced_begin = 0;    // blocks [begin, end) are announced as being computed: others wait for them
   int32_t announced_end = 0;
-  int32_t cached_tokens = -1;    // prompt tokens that came from the cache at first admission; -1: not yet admitted
-  int32_t first_position = 0;    // index among generated tokens of the first one that is sampled here
-  bool in_plan = false;          // part of the step that is not committed yet
-  bool aborted = false;          // gone at the end of the step that it is part of
-  bool prompt_logprobs = false;  // still to be delivered
+  int32_t cached_tokens = -1;     // prompt tokens that came from the cache at first admission; -1: not yet admitted
+  int32_t first_position = 0;     // index among generated tokens of the first one that is sampled here
+  double added_us = 0;            // on the scheduler's clock of step times: when it was added
+  double decoding_since_us = -1;  // likewise: when its first token was sampled or arrived
+  int32_t decoded = 0;            // tokens since then
+  bool in_plan = false;           // part of the step that is not committed yet
+  bool aborted = false;           // gone at the end of the step that it is part of
+  bool prompt_logprobs = false;   // still to be delivered
   std::vector<SampledToken> collected_logprobs;  // of the prompt, so far
 
   int32_t length() const { return static_cast<int32_t>(tokens.size()); }

@@ -2,6 +2,8 @@
 #include "worker/decode_handoff.h"
 
 #include <algorithm>
+#include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "base/log.h"
@@ -90,12 +92,26 @@ void DecodeHandoff::OnMessage(uint64_t connection, const proto::Envelope& envelo
   }
 }
 
-void DecodeHandoff::Retry() {
+// As the scheduler's waiting queue: lower priority values first; within one each user's first before anybody's second.
+std::vector<SequenceId> DecodeHandoff::InTurn() const {
+  std::map<std::pair<int32_t, std::string_view>, int32_t> turns;
+  std::vector<std::tuple<int32_t, int32_t, SequenceId>> order;
+  for (const auto& [sequence, request] : side_.requests()) {  // by arrival
+    const bool waits = request.state == DecodeState::kWaiting || request.state == DecodeState::kStarted ||
+                       request.state == DecodeState::kHeldThere;
+    if (!waits) continue;
+    const Request& asked = incoming_.at(sequence).request;
+    order.emplace_back(asked.priority, turns[{asked.priority, asked.user}]++, sequence);
+  }
+  std::ranges::sort(order);
   std::vector<SequenceId> sequences;
-  sequences.reserve(side_.requests().size());
-  for (const auto& [sequence, request] : side_.requests()) sequences.push_back(sequence);
-  bool room = true;  // first come first served: nobody overtakes one that waits for room
-  for (const SequenceId sequence : sequences) {
+  for (const auto& [priority, turn, sequence] : order) sequences.push_back(sequence);
+  return sequences;
+}
+
+void DecodeHandoff::Retry() {
+  bool room = true;  // nobody overtakes one that waits for room
+  for (const SequenceId sequence : InTurn()) {
     const auto found = side_.requests().find(sequence);
     if (found == side_.requests().end()) continue;
     const DecodeSide::Request& request = found->second;

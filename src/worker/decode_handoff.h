@@ -103,6 +103,7 @@ class DecodeHandoff {
   };
   void OnMessage(uint64_t connection, const proto::Envelope& envelope);
   bool HasHeadRoom(const Incoming& incoming) const;
+  std::vector<SequenceId> InTurn() const;  // those that wait for room
   bool SharesPool(SequenceId sequence) const { return peers_.at(side_.requests().at(sequence).prefill).shared_pool; }
   absl::StatusOr<RemoteReservation> Reserve(SequenceId sequence);
   bool TryReserve(SequenceId sequence);  // false: no room now

@@ -48,7 +48,8 @@ class StepLoop::LoopConnector : public Connector {
   std::vector<std::shared_ptr<Session>> sessions_ BATON_GUARDED_BY(mutex_);
 };
 
-StepLoop::StepLoop(Engine& engine) : engine_(engine), pool_(engine.info().num_blocks, engine.info().kv.block_size) {}
+StepLoop::StepLoop(Engine& engine, int32_t cache_event_capacity)
+    : engine_(engine), pool_(engine.info().num_blocks, engine.info().kv.block_size, cache_event_capacity) {}
 
 StepLoop::~StepLoop() = default;
 
@@ -63,6 +64,11 @@ std::unique_ptr<Connector> StepLoop::MakeConnector(Network& network) {
 void StepLoop::Stop() {
   stopping_ = true;
   inbox_.Post([] {});
+}
+
+void StepLoop::PublishCacheChanges() {
+  const CacheEventBatch batch = pool_.TakeEvents();
+  for (Worker* worker : workers_) worker->OnCacheChanges(batch);
 }
 
 void StepLoop::NoteProgress() {

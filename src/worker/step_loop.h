@@ -32,7 +32,8 @@ class Worker;
 
 class StepLoop {
  public:
-  explicit StepLoop(Engine& engine);
+  // `cache_event_capacity`: changes of the prefix cache that are kept for routers; beyond, they get it whole.
+  explicit StepLoop(Engine& engine, int32_t cache_event_capacity = 65536);
   ~StepLoop();
 
   Engine& engine() { return engine_; }
@@ -44,6 +45,8 @@ class StepLoop {
   // How its workers connect: to one another within the process, to others over the network.
   std::unique_ptr<Connector> MakeConnector(Network& network);
 
+  // Tells the routers of all workers what has changed in the prefix cache.
+  void PublishCacheChanges();
   // Something moves: nobody who waits for a turn is stuck.
   void NoteProgress();
 

@@ -2,15 +2,18 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <future>
 #include <utility>
 
 #include "base/log.h"
+#include "rpc/cache_messages.h"
 #include "rpc/convert.h"
 
 namespace baton {
 namespace {
 
 constexpr auto kStatusInterval = std::chrono::milliseconds(100);
+constexpr size_t kSnapshotPiece = 1 << 18;  // blocks of one message: 4 MiB
 
 }  // namespace
 
@@ -138,8 +141,7 @@ void Worker::OnMessage(const std::shared_ptr<Session>& session, const proto::Env
   watchdog_.Progress();
   switch (envelope.body_case()) {
     case proto::Envelope::kHello:
-      front_ends_.push_back(session);
-      return ReportStatus(true);
+      return OnHello(session);
     case proto::Envelope::kGenerate:
       return OnGenerate(session, envelope.generate());
     case proto::Envelope::kCancel:
@@ -147,6 +149,9 @@ void Worker::OnMessage(const std::shared_ptr<Session>& session, const proto::Env
         CancelSequence(*sequence, FinishReason::kCancelled, Cancelled("cancelled by the client"));
       }
       return;
+    case proto::Envelope::kCacheSnapshotRequest:
+      loop_.PublishCacheChanges();
+      return SendCacheSnapshot({session});
     case proto::Envelope::kResetPrefixCache:
       return pool_.ClearCache();
     case proto::Envelope::kPoolOffer:
@@ -253,6 +258,7 @@ absl::StatusOr<bool> Worker::TakeTurn() {
   prefill_->ExpireHolds(Clock::now());
   BATON_ASSIGN_OR_RETURN(const bool stepped, Step());
   decode_->Retry();
+  loop_.PublishCacheChanges();
   streams_.Flush();
   ReportStatus(false);
   return stepped;
@@ -361,7 +367,68 @@ proto::WorkerStatus Worker::Status() const {
   status.set_kv_bytes_per_token(engine_.info().kv.token_bytes());
   status.set_steps(steps_);
   status.set_integrity_error(integrity_error_);
+  status.set_cache_sequence(cache_sequence_);
+  status.set_context_tokens(int64_t{blocks.used} * pool_.block_size());
   return status;
+}
+
+// ---- what routers know of this worker ----
+
+void Worker::OnHello(const std::shared_ptr<Session>& session) {
+  const SchedulerOptions& scheduler = scheduler_->options();
+  proto::Envelope envelope;
+  proto::WorkerProfile* profile = envelope.mutable_profile();
+  profile->set_fingerprint(scheduler.fingerprint);
+  profile->set_block_size(pool_.block_size());
+  profile->set_prefix_caching(scheduler.prefix_caching);
+  profile->set_prefill_chunk_tokens(scheduler.prefill_chunk_tokens);
+  profile->set_prefill_budget(scheduler.prefill_budget);
+  if (!scheduler.step_times.empty()) ToProto(scheduler.step_times, profile->mutable_step_times());
+  SendEnvelope(*session, envelope);
+  loop_.PublishCacheChanges();  // to those who were there before
+  SendCacheSnapshot({session});
+  front_ends_.push_back(session);
+  ReportStatus(true);
+}
+
+void Worker::OnCacheChanges(const CacheEventBatch& batch) {
+  if (front_ends_.empty()) return;  // who comes later gets everything
+  if (batch.snapshot_needed) return SendCacheSnapshot(front_ends_);
+  if (batch.changes.empty()) return;
+  cache_messages_ += 1;
+  cache_sequence_ = batch.first + batch.changes.size() - 1;
+  if (options_.lose_cache_changes_every > 0 && cache_messages_ % options_.lose_cache_changes_every == 0) return;
+  proto::Envelope envelope;
+  ToProto(batch.first, batch.changes, envelope.mutable_cache_changes());
+  const std::string frame = envelope.SerializeAsString();
+  for (const std::shared_ptr<Session>& session : front_ends_) session->Send(frame);
+}
+
+void Worker::SendCacheSnapshot(const std::vector<std::shared_ptr<Session>>& sessions) {
+  const CacheSnapshot snapshot = pool_.Snapshot();
+  cache_sequence_ = snapshot.sequence;
+  const std::span<const BlockHash> blocks(snapshot.blocks);
+  size_t begin = 0;
+  do {
+    const size_t count = std::min(kSnapshotPiece, blocks.size() - begin);
+    proto::Envelope envelope;
+    proto::CacheSnapshot* piece = envelope.mutable_cache_snapshot();
+    piece->set_sequence(snapshot.sequence);
+    piece->set_hashes(EncodeHashes(blocks.subspan(begin, count)));
+    piece->set_begin(begin == 0);
+    begin += count;
+    piece->set_end(begin == blocks.size());
+    const std::string frame = envelope.SerializeAsString();
+    for (const std::shared_ptr<Session>& session : sessions) session->Send(frame);
+  } while (begin < blocks.size());
+}
+
+std::vector<BlockHash> Worker::PublishedBlocks() {
+  std::promise<std::vector<BlockHash>> names;
+  inbox_.Post([&] { names.set_value(pool_.PublishedBlocks()); });
+  std::vector<BlockHash> sorted = names.get_future().get();
+  std::ranges::sort(sorted);
+  return sorted;
 }
 
 void Worker::ReportStatus(bool force) {

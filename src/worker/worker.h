@@ -45,7 +45,8 @@ struct WorkerOptions {
   WatchdogOptions watchdog;
   // The step loop or the transfer plane hangs for too long: end the process. From the network's thread.
   std::function<void(const std::string& reason)> on_stuck;
-  bool abort_on_leak = false;  // tests: end the process when blocks do not add up
+  bool abort_on_leak = false;            // tests: end the process when blocks do not add up
+  int32_t lose_cache_changes_every = 0;  // tests: so many-th message of changes is not sent
   std::function<void(const proto::WorkerLost&)> report_lost;
 };
 
@@ -59,6 +60,8 @@ class Worker : private LayerGroupSink {
   // callbacks use.
   void Disconnect();
   void OnMembers(const proto::Members& members);
+  // Names of the blocks that the prefix cache has, sorted. Waits for the step loop: while Run runs, from other threads.
+  std::vector<BlockHash> PublishedBlocks();
 
   // ---- for the step loop ----
   const std::string& address() const { return options_.address; }
@@ -73,6 +76,8 @@ class Worker : private LayerGroupSink {
   // Something has happened since the last OnChecked.
   bool unchecked() const { return unchecked_; }
   void OnChecked(const absl::Status& status);
+  // What routers must know of the pool's prefix cache. Each worker has routers of its own.
+  void OnCacheChanges(const CacheEventBatch& batch);
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -97,6 +102,8 @@ class Worker : private LayerGroupSink {
   absl::StatusOr<bool> Step();  // false: there was nothing to do
   void NoteScheduled(const StepPlan& plan);
   void Deliver(SequenceEvent event, const absl::Status& failure);
+  void OnHello(const std::shared_ptr<Session>& session);
+  void SendCacheSnapshot(const std::vector<std::shared_ptr<Session>>& sessions);
   void ReportStatus(bool force);
   proto::WorkerStatus Status() const;
 
@@ -119,6 +126,8 @@ class Worker : private LayerGroupSink {
   StepRates rates_;
   uint64_t next_sequence_ = 0;
   uint64_t steps_ = 0;
+  uint64_t cache_messages_ = 0;  // of changes
+  uint64_t cache_sequence_ = 0;  // number of the last change that was sent
   std::string integrity_error_;
   bool unchecked_ = true;
   std::string last_status_;

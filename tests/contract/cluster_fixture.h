@@ -63,6 +63,10 @@ struct ClusterOptions {
   int32_t max_sequences = 32;
   bool prefix_caching = true;
   double throttle_gbps = 0;
+  // Most tests are about hand-overs: prompts above a block are not prefilled where they decode. -1: the dial.
+  int64_t max_local_prefill_tokens = 16;
+  int32_t cache_event_capacity = 65536;
+  int32_t lose_cache_changes_every = 0;
   int64_t wedged_after_ms = 5000;
   int32_t beat_ms = 20;
 };
@@ -84,6 +88,7 @@ class Cluster {
     RouterOptions router_options{.model_name = "sim"};
     router_options.report_lost = [this](const proto::WorkerLost& lost) { lost_.push_back(lost.worker()); };
     router_options.wait_for_worker_ms = 3000;
+    router_options.max_local_prefill_tokens = options.max_local_prefill_tokens;
     router_ = std::make_unique<Router>(*network_, metrics_, router_options);
     for (const WorkerConfig& config : options.workers) {
       const bool beside = config.beside && !nodes_.empty();
@@ -116,7 +121,7 @@ class Cluster {
                                     .max_sequences = 32});
     host.engine = std::make_unique<FreezableEngine>(std::move(engine), host.frozen);
     host.transport = MakeTransport(options_.throttle_gbps);
-    host.loop = std::make_unique<StepLoop>(*host.engine);
+    host.loop = std::make_unique<StepLoop>(*host.engine, options_.cache_event_capacity);
     for (const size_t member : MembersOf(nodes_[index]->host)) CreateWorker(host, member);
     host.thread = std::thread([&host] { EXPECT_TRUE(host.loop->Run().ok()); });
   }
@@ -219,6 +224,25 @@ class Cluster {
       ADD_FAILURE() << worker.process << ": " << worker.status.ShortDebugString();
   }
 
+  // The router's index of each worker is what that worker's pool has.
+  void ExpectExactIndex() {
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      std::vector<BlockHash> pool, index;
+      for (int attempt = 0; attempt < 300; ++attempt) {  // changes travel
+        pool = nodes_[i]->worker->PublishedBlocks();
+        index = router_->IndexedBlocks({i + 1});
+        if (index == pool) break;
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+      EXPECT_EQ(index, pool) << "worker " << i;
+      EXPECT_FALSE(pool.empty()) << "worker " << i;
+    }
+    for (const WorkerSnapshot& worker : router_->Workers()) {
+      EXPECT_EQ(worker.index.state, KvIndex::State::kExact);
+      EXPECT_EQ(worker.index.dispatched, 0);
+    }
+  }
+
   Router& router() { return *router_; }
 
  private:
@@ -258,6 +282,7 @@ class Cluster {
                                 .prefix_caching = options_.prefix_caching,
                                 .eos = {1}};
     worker_options.abort_on_leak = true;
+    worker_options.lose_cache_changes_every = options_.lose_cache_changes_every;
     worker_options.watchdog.wedged_after_ms = options_.wedged_after_ms;
     worker_options.on_stuck = [this, index](const std::string&) { stuck_ = index; };
     worker_options.report_lost = [&node](const proto::WorkerLost& lost) { node.lost.push_back(lost.worker()); };
@@ -317,6 +342,11 @@ class Collector {
   bool WaitAll(int seconds = 30) {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, std::chrono::seconds(seconds), [&] { return finished_ == answers_.size(); });
+  }
+  // Until so many have finished.
+  bool WaitFinished(size_t count) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::seconds(30), [&] { return finished_ >= count; });
   }
   bool WaitTokens(size_t index, size_t count) {
     std::unique_lock lock(mutex_);

@@ -251,6 +251,102 @@ TEST(ClusterTest, ARestartedDecodeWorkerServesWhatWaited) {
   cluster.ExpectNothingLeft();
 }
 
+TEST(ClusterTest, TheRoutersIndexIsWhatThePoolsHave) {
+  // Pools are small: blocks are evicted all the time.
+  Cluster cluster({.workers = {{proto::PREFILL, 60}, {proto::DECODE, 60}, {proto::HYBRID, 60}}});
+  for (int round = 0; round < 3; ++round) ExpectSame(RunAll(cluster, Workload(), false));
+  cluster.ExpectExactIndex();
+  for (const WorkerSnapshot& worker : cluster.router().Workers()) EXPECT_EQ(worker.index.gaps, 0u);
+  cluster.router().ResetPrefixCaches();
+  for (int i = 0; i < 300 && cluster.router().IndexedBlocks({1}).size() > 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_TRUE(cluster.router().IndexedBlocks({1}).empty());
+}
+
+TEST(ClusterTest, LostChangesLeadToASnapshotAndAnExactIndex) {
+  Cluster cluster({.workers = {{proto::PREFILL, 60}, {proto::DECODE, 60}}, .lose_cache_changes_every = 3});
+  for (int round = 0; round < 3; ++round) ExpectSame(RunAll(cluster, Workload(), false));
+  cluster.ExpectExactIndex();
+  uint64_t gaps = 0, snapshots = 0;
+  for (const WorkerSnapshot& worker : cluster.router().Workers()) {
+    gaps += worker.index.gaps;
+    snapshots += worker.index.snapshots;
+  }
+  EXPECT_GT(gaps, 5u);
+  EXPECT_GT(snapshots, 5u);
+}
+
+TEST(ClusterTest, ALogThatOverflowsLeadsToASnapshot) {
+  Cluster cluster({.workers = {{proto::HYBRID, 60}}, .chunk = 128, .cache_event_capacity = 4});
+  for (int round = 0; round < 3; ++round) ExpectSame(RunAll(cluster, Workload(), false));
+  cluster.ExpectExactIndex();
+  EXPECT_GT(cluster.router().Workers()[0].index.snapshots, 5u);
+}
+
+// 50 prefixes of 2,000 tokens, four workers, four requests in flight.
+TEST(ClusterTest, SharedPrefixesAreFound) {
+  Cluster cluster(
+      {.workers = {{proto::HYBRID, 8000}, {proto::HYBRID, 8000}, {proto::HYBRID, 8000}, {proto::HYBRID, 8000}},
+       .profile = {.step_us = 200, .prefill_us_per_token = 5},
+       .chunk = 128,
+       .max_local_prefill_tokens = -1});
+  constexpr int kPrefixes = 50, kPrefixTokens = 2000, kRequests = 400, kInFlight = 4;
+  std::vector<int> seen(kPrefixes, 0);
+  int64_t possible = 0;
+  Collector collector(kRequests);
+  for (int i = 0; i < kRequests; ++i) {
+    const int prefix = static_cast<int>(KeyedBits(3, 0, i) % kPrefixes);
+    Request request{.id = "reuse-" + std::to_string(i)};
+    for (int t = 0; t < kPrefixTokens; ++t) {
+      request.prompt.push_back(static_cast<TokenId>(2 + KeyedBits(500 + prefix, 0, t) % 30000));
+    }
+    for (int t = 0; t < 40; ++t) request.prompt.push_back(static_cast<TokenId>(2 + KeyedBits(9000 + i, 0, t) % 30000));
+    request.sampling.max_tokens = 4;
+    if (seen[prefix]++ > 0) possible += kPrefixTokens / 16 * 16;
+    if (i >= kInFlight) collector.WaitFinished(static_cast<size_t>(i - kInFlight + 1));
+    cluster.router().Generate(request, collector.Sink(static_cast<size_t>(i)));
+  }
+  ASSERT_TRUE(collector.WaitAll(60));
+  int64_t found = 0;
+  for (const Answer& answer : collector.answers()) found += answer.waterfall.cached_tokens;
+  EXPECT_GE(static_cast<double>(found), 0.98 * static_cast<double>(possible)) << found << " of " << possible;
+  cluster.ExpectExactIndex();
+}
+
+// How many of the others had their first token before this one.
+int Overtaken(const std::vector<Answer>& answers, size_t index) {
+  return static_cast<int>(std::ranges::count_if(
+      answers, [&](const Answer& other) { return other.first_token < answers[index].first_token; }));
+}
+
+// The last two of twelve prompts that come at once: one of another user, one of higher priority.
+std::vector<Answer> RunQueue(const std::vector<WorkerConfig>& workers) {
+  Cluster cluster({.workers = workers, .profile = {.prefill_us_per_token = 300}});
+  std::vector<Request> requests;
+  for (int i = 0; i < 12; ++i) {
+    requests.push_back(MakeRequest(3 * i + 1, 100, 2));  // 30 ms each, nothing shared
+    requests.back().user = i == 10 ? "few" : "many";
+    requests.back().priority = i == 11 ? -1 : 0;
+  }
+  Collector collector(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) cluster.router().Generate(requests[i], collector.Sink(i));
+  EXPECT_TRUE(collector.WaitAll());
+  return collector.answers();
+}
+
+TEST(ClusterTest, PrioritiesAndTurnsHoldOnPrefillWorkers) {
+  const std::vector<Answer> answers = RunQueue({{proto::PREFILL}, {proto::DECODE}});
+  EXPECT_LE(Overtaken(answers, 11), 4);  // what had begun before it came
+  EXPECT_LE(Overtaken(answers, 10), 6);
+}
+
+TEST(ClusterTest, PrioritiesAndTurnsHoldForTheDecodeWorkersRoom) {
+  const std::vector<Answer> answers = RunQueue({{proto::PREFILL}, {proto::DECODE, 16}});  // room for two prompts
+  EXPECT_LE(Overtaken(answers, 11), 4);
+  EXPECT_LE(Overtaken(answers, 10), 6);
+}
+
 TEST(ClusterTest, NobodyToDecodeIsAnErrorWithAReason) {
   Cluster cluster({.workers = {{proto::PREFILL}, {proto::DECODE}}});
   cluster.StopWorker(1);

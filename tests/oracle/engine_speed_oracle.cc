@@ -151,6 +151,7 @@ int main(int argc, char** argv) {
   const double token = static_cast<double>(engine->info().kv.token_bytes());
   std::printf("%s: loaded in %.2f s, %.1f MB of weights, read bandwidth %.1f GB/s\n", engine->info().device.c_str(),
               Seconds(Clock::now() - begin), weights / 1e6, peak);
+  std::fflush(stdout);  // who times the lines from outside must see where the first measurement begins
   Speed speed(*engine, seconds, only);
   for (int batch : {1, 8, 32}) {
     for (int context : {0, 512}) {
