@@ -2,7 +2,6 @@
 #include "router/router.h"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "base/log.h"
