@@ -149,6 +149,8 @@ std::vector<ChildSpec> Children(ServeFlags flags, const std::string& folder) {
     child.workers = std::move(process.workers);
     for (const WorkerSpec& worker : child.workers) child.process += Cat(child.process.empty() ? "" : "+", worker.name);
     child.arguments = WorkerArguments(flags, child);
+    child.arguments.insert(child.arguments.end(),
+                           {"--core-share", folder + "/cores", "--core-index", Cat(children.size() - 1)});
     if (gpus == 0) continue;
     child.arguments.insert(child.arguments.end(), {"--gpu", Cat(process.gpu), "--gpu-share", Cat(process.gpu_share)});
     if (process.gpu_share > 1) {

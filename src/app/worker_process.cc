@@ -35,6 +35,16 @@ int ExitCode(const absl::Status& status) {
   return hopeless ? kExitConfiguration : 1;
 }
 
+// Of the prefill workers that a decode worker talks to. The router watches all workers closely; this is for when it
+// cannot, and there is one such session for every pair.
+constexpr PeerWatchOptions kPeerBeats{.interval_ms = 500,
+                                      .look_after = 1,
+                                      .suspect_stopped = 1,
+                                      .suspect_silent = 2,
+                                      .suspect_active = 4,
+                                      .lose_stopped = 4,
+                                      .lose_silent = 20};
+
 // Members may be heard of before there is a worker to tell.
 class MemberNews {
  public:
@@ -82,7 +92,7 @@ std::string DescribeEngine(const WorkerFlags& flags, const EngineInfo& info, con
 }
 
 absl::Status Serve(const WorkerFlags& flags) {
-  BATON_ASSIGN_OR_RETURN(auto network, Network::Create());
+  BATON_ASSIGN_OR_RETURN(auto network, Network::Create({.watch = kPeerBeats}));
   MemberNews news;
   ChildLinkEvents events{.on_members = [&](const proto::Members& members) { news.OnMembers(members); }};
   BATON_ASSIGN_OR_RETURN(auto link, ChildLink::Create(*network, flags.child, flags.worker.id, std::move(events)));
