@@ -15,6 +15,7 @@ case "${1:-}" in
     "$(find_program baton)" devices
     "$(find_program cuda_gpu_test)" --gtest_brief=1
     "$(find_program engine_gpu_test)" --gtest_brief=1
+    "$(find_program transport_gpu_test)" --gtest_brief=1
     ;;
   sanitize)  # a few minutes: small cases of every kernel
     cases='*OneCta*:*OneShort*/0:*OneShort*/3:Sampling*:*Rows*/2:*Rows*/3:*Rows*/28:*Rows*/29:Fill*'

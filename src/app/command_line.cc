@@ -25,6 +25,23 @@ std::string ParsePool(const std::string& text, PoolFlag& pool) {
   return "";
 }
 
+bool ParseWorker(const std::string& text, WorkerFlag& worker) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; parts.size() < 4;) {
+    const size_t comma = parts.size() < 3 ? text.find(',', begin) : std::string::npos;
+    parts.push_back(text.substr(begin, comma - begin));
+    if (comma == std::string::npos) break;
+    begin = comma + 1;
+  }
+  if (parts.size() != 4 || parts[2].empty() || parts[3].empty()) return false;
+  int used = 0;
+  unsigned long long id = 0;
+  if (std::sscanf(parts[0].c_str(), "%llu%n", &id, &used) != 1 || used != static_cast<int>(parts[0].size()))
+    return false;
+  worker = {.id = id, .role = parts[1], .name = parts[2], .listen = parts[3]};
+  return worker.role == "prefill" || worker.role == "decode" || worker.role == "hybrid";
+}
+
 void AddPool(CLI::App& app, const std::string& name, PoolFlag& pool, const std::string& help) {
   app.add_option_function<std::string>(
          name,
@@ -138,9 +155,17 @@ CLI::App* AddServe(CLI::App& app, ServeFlags& flags) {
   AddPool(*serve, "--prefill", flags.prefill, "P prefill workers of tensor-parallel size T");
   AddPool(*serve, "--decode", flags.decode, "decode workers, likewise");
   AddPool(*serve, "--hybrid", flags.hybrid, "workers that do both [1x1 when no other is asked for]");
-  serve->add_option("--gpus", flags.gpus, "GPU of each worker, in the order above [0,1,2,…]")
+  serve->add_option("--gpus", flags.gpus, "GPUs, taken in turn by the workers in the order above [all there are]")
       ->delimiter(',')
       ->check(CLI::Range(0, 1023));
+  CLI::Option* isolate = serve->add_flag_callback(
+      "--isolate", [&flags] { flags.placement = Placement::kIsolated; },
+      "a process for each worker, also for those of one GPU, which then take turns on it [the case on CPUs]");
+  serve
+      ->add_flag_callback(
+          "--share-process", [&flags] { flags.placement = Placement::kShared; },
+          "one process, one engine and one KV pool for all workers of a device [the case on GPUs]")
+      ->excludes(isolate);
   AddFrontend(*serve, flags.frontend);
   AddPath(*serve, flags.min_path_gbps, flags.transfer_throttle_gbps, flags.abort_on_leak);
   AddWatchdog(*serve, flags.wedged_after_ms, flags.wedged_restart_ms);
@@ -154,11 +179,26 @@ CLI::App* AddWorker(CLI::App& app, WorkerFlags& flags) {
   CLI::App* worker = app.add_subcommand("worker", "one worker (started by serve)");
   AddEngine(*worker, flags.engine);
   AddChild(*worker, flags.child);
-  worker->add_option("--id", flags.id, "place in the deployment");
+  worker->add_option("--id", flags.worker.id, "place in the deployment");
   worker->add_option("--gpu", flags.engine.gpu, "index of its GPU")->check(CLI::Range(0, 1023));
-  worker->add_option("--role", flags.role, "prefill, decode or hybrid")
+  worker->add_option("--gpu-share", flags.engine.gpu_share, "processes on its GPU")
+      ->check(CLI::Range(1, 64))
+      ->group("");
+  worker->add_option("--role", flags.worker.role, "prefill, decode or hybrid")
       ->check(CLI::IsMember({"prefill", "decode", "hybrid"}));
-  worker->add_option("--listen", flags.listen, "address of its sessions: unix:/path")->required();
+  worker->add_option("--listen", flags.worker.listen, "address of its sessions: unix:/path")->required();
+  worker
+      ->add_option_function<std::vector<std::string>>(
+          "--beside",
+          [&flags](const std::vector<std::string>& texts) {
+            for (const std::string& text : texts) {
+              if (!ParseWorker(text, flags.beside.emplace_back())) {
+                throw CLI::ValidationError("--beside", Cat("expected ID,ROLE,NAME,ADDRESS, found '", text, "'"));
+              }
+            }
+          },
+          "another worker on the same engine and KV pool: ID,ROLE,NAME,ADDRESS")
+      ->type_name("WORKER");
   AddPath(*worker, flags.min_path_gbps, flags.transfer_throttle_gbps, flags.abort_on_leak);
   AddWatchdog(*worker, flags.wedged_after_ms, flags.wedged_restart_ms);
   AddCommon(*worker, flags.common);
@@ -276,9 +316,9 @@ std::variant<Command, int> ParseCommandLine(int argc, char** argv) {
       return Complain("baton serve: prefill workers alone answer nobody; add --decode 1x1 or --hybrid 1x1");
     }
     const int workers = serve_flags.prefill.workers + serve_flags.decode.workers + serve_flags.hybrid.workers;
-    if (!serve_flags.gpus.empty() && static_cast<int>(serve_flags.gpus.size()) != workers) {
+    if (static_cast<int>(serve_flags.gpus.size()) > workers) {
       return Complain(Cat("baton serve: --gpus names ", serve_flags.gpus.size(), " GPUs for ", workers,
-                          " workers; expected one for each"));
+                          " workers; expected one for each at most"));
     }
     return Command(serve_flags);
   }

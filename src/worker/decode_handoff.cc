@@ -57,13 +57,21 @@ void DecodeHandoff::OnMessage(uint64_t connection, const proto::Envelope& envelo
   switch (envelope.body_case()) {
     case proto::Envelope::kPathMeasured:
       return OnPathMeasured(connection, peers_.at(*worker), envelope.path_measured());
-    case proto::Envelope::kStarted:
-      if (const auto decision = decide(envelope.started().epoch(), DecodeEvent::kStarted);
-          decision && decision->to == DecodeState::kStarted) {
+    case proto::Envelope::kStarted: {
+      // References to a shared pool's blocks are this worker's now, whether the request still wants them or not.
+      const auto& blocks = envelope.started().blocks();
+      std::vector<BlockId> shared;
+      if (peers_.at(*worker).shared_pool) shared.assign(blocks.begin(), blocks.end());
+      const auto decision = decide(envelope.started().epoch(), DecodeEvent::kStarted);
+      if (decision && decision->to == DecodeState::kStarted) {
+        Incoming& incoming = incoming_.at(decision->sequence);
+        incoming.shared.swap(shared);
+        incoming.shared_cached = envelope.started().cached_tokens();
         NoteStarted(decision->sequence, envelope.started());
         Retry();
       }
-      return;
+      return pool_.Free(shared);
+    }
     case proto::Envelope::kFirstToken: {
       const bool last = envelope.first_token().finish() != static_cast<int32_t>(FinishReason::kNone);
       decide(envelope.first_token().epoch(), last ? DecodeEvent::kLastToken : DecodeEvent::kFirstToken);
@@ -89,10 +97,9 @@ std::vector<SequenceId> DecodeHandoff::InTurn() const {
   std::map<std::pair<int32_t, std::string_view>, int32_t> turns;
   std::vector<std::tuple<int32_t, int32_t, SequenceId>> order;
   for (const auto& [sequence, request] : side_.requests()) {  // by arrival
-    if (request.state != DecodeState::kWaiting && request.state != DecodeState::kStarted &&
-        request.state != DecodeState::kHeldThere) {
-      continue;
-    }
+    const bool waits = request.state == DecodeState::kWaiting || request.state == DecodeState::kStarted ||
+                       request.state == DecodeState::kHeldThere;
+    if (!waits) continue;
     const Request& asked = incoming_.at(sequence).request;
     order.emplace_back(asked.priority, turns[{asked.priority, asked.user}]++, sequence);
   }
@@ -123,7 +130,9 @@ bool DecodeHandoff::HasHeadRoom(const Incoming& incoming) const {
   for (const auto& [sequence, request] : side_.requests()) {
     if (request.state == DecodeState::kRequested || request.state == DecodeState::kStarted ||
         request.state == DecodeState::kHeldThere) {
-      promised += pool_.BlocksFor(KnownTokens(incoming_.at(sequence).request) + 1);
+      const Incoming& other = incoming_.at(sequence);
+      // Blocks that P shares are out of the pool already.
+      if (other.shared.empty()) promised += pool_.BlocksFor(KnownTokens(other.request) + 1);
     }
     others |= request.state != DecodeState::kWaiting;
   }
@@ -132,9 +141,17 @@ bool DecodeHandoff::HasHeadRoom(const Incoming& incoming) const {
   return scheduler_.ExpectedFreeBlocks() - promised >= needed || (!others && !scheduler_.HasWork());
 }
 
+absl::StatusOr<RemoteReservation> DecodeHandoff::Reserve(SequenceId sequence) {
+  Incoming& incoming = incoming_.at(sequence);
+  if (!SharesPool(sequence)) return scheduler_.ReserveRemote(sequence, incoming.request);
+  auto reservation = scheduler_.ReserveShared(sequence, incoming.request, incoming.shared, incoming.shared_cached);
+  if (reservation.ok()) incoming.shared.clear();  // the sequence's now
+  return reservation;
+}
+
 bool DecodeHandoff::TryReserve(SequenceId sequence) {
   Incoming& incoming = incoming_.at(sequence);
-  absl::StatusOr<RemoteReservation> reservation = scheduler_.ReserveRemote(sequence, incoming.request);
+  absl::StatusOr<RemoteReservation> reservation = Reserve(sequence);
   if (absl::IsResourceExhausted(reservation.status())) return false;
   if (reservation.ok()) incoming.reservation = *std::move(reservation);
   Execute(side_.Handle(sequence, reservation.ok() ? DecodeEvent::kReserved : DecodeEvent::kNeverFits),
@@ -149,7 +166,11 @@ void DecodeHandoff::Execute(const std::optional<DecodeDecision>& decision, const
   // A recompute may keep the scheduler's sequence, and settles the blocks itself.
   if (!decision->Does(DecodeAction::kRecompute)) SettleBlocks(*decision);
   for (const DecodeAction action : decision->actions) Act(action, *decision, cause);
-  if (decision->to == DecodeState::kForgotten) incoming_.erase(decision->sequence);
+  if (decision->to != DecodeState::kForgotten) return;
+  const auto incoming = incoming_.find(decision->sequence);
+  if (incoming == incoming_.end()) return;
+  pool_.Free(incoming->second.shared);
+  incoming_.erase(incoming);
 }
 
 void DecodeHandoff::SettleBlocks(const DecodeDecision& decision) {
@@ -212,7 +233,8 @@ void DecodeHandoff::SendReservation(const DecodeDecision& decision) {
   message->set_epoch(decision.epoch);
   const int32_t blocks = pool_.BlocksFor(KnownTokens(incoming.request));
   message->mutable_blocks()->Assign(reservation.blocks.begin(), reservation.blocks.begin() + blocks);
-  message->set_first_missing(reservation.cached_tokens / pool_.block_size());
+  const bool shared = peers_.at(decision.prefill).shared_pool;
+  message->set_first_missing(shared ? blocks : reservation.cached_tokens / pool_.block_size());
   Send(decision, envelope);
 }
 
@@ -250,8 +272,9 @@ void DecodeHandoff::Decode(const DecodeDecision& decision, const proto::Complete
     stream->waterfall.handoff_bytes = complete.bytes();
     const double seconds = std::max(1e-6, static_cast<double>(complete.copy_us()) * 1e-6);
     const int64_t tenths = static_cast<int64_t>(static_cast<double>(complete.bytes()) / seconds / 1e8 + 0.5);
-    stream->waterfall.handoff_path =
-        Cat(peers_.at(decision.prefill).path.transport(), "; ", tenths / 10, ".", tenths % 10, " GB/s now");
+    const Peer& peer = peers_.at(decision.prefill);
+    stream->waterfall.handoff_path = peer.path.transport();
+    if (!peer.shared_pool) stream->waterfall.handoff_path += Cat("; ", tenths / 10, ".", tenths % 10, " GB/s now");
   }
   stats_.handoffs += 1;
   stats_.bytes += complete.bytes();

@@ -70,6 +70,8 @@ class DecodeHandoff {
   // What goes with a request of side_.
   struct Incoming {
     Request request;
+    std::vector<BlockId> shared;    // of a pool that P uses too: a reference each, until they are reserved
+    int32_t shared_cached = 0;      // tokens that P found in the prefix cache
     RemoteReservation reservation;  // from TryReserve on
     std::optional<SampledToken> first_token;
     Clock::time_point prefill_ended;
@@ -79,6 +81,7 @@ class DecodeHandoff {
     proto::Member member;
     uint64_t incarnation = 0;
     std::shared_ptr<Session> session;  // null unless the connection is open
+    bool shared_pool = false;          // a worker of the same step loop
     proto::Path path;
     absl::Status refused;  // by P: it hands nothing over to this worker
   };
@@ -101,7 +104,9 @@ class DecodeHandoff {
   void OnMessage(uint64_t connection, const proto::Envelope& envelope);
   bool HasHeadRoom(const Incoming& incoming) const;
   std::vector<SequenceId> InTurn() const;  // those that wait for room
-  bool TryReserve(SequenceId sequence);    // false: no room now
+  bool SharesPool(SequenceId sequence) const { return peers_.at(side_.requests().at(sequence).prefill).shared_pool; }
+  absl::StatusOr<RemoteReservation> Reserve(SequenceId sequence);
+  bool TryReserve(SequenceId sequence);  // false: no room now
   void Execute(const std::optional<DecodeDecision>& decision, const Cause& cause);
   void SettleBlocks(const DecodeDecision& decision);
   void Act(DecodeAction action, const DecodeDecision& decision, const Cause& cause);

@@ -60,6 +60,7 @@ void DecodeHandoff::OnConnected(uint64_t connection, absl::StatusOr<std::shared_
   if (!session.ok()) return ExecutePeer(*worker, decision, session.status());
   Peer& peer = peers_.at(*worker);
   peer.session = *std::move(session);
+  peer.shared_pool = peer.session->within_process();
   OfferPool(connection, peer);
   Retry();
 }
@@ -73,7 +74,9 @@ void DecodeHandoff::OfferPool(uint64_t connection, Peer& peer) {
   offer->set_to_incarnation(peer.incarnation);
   offer->set_pool(options_.pool_descriptor);
   offer->set_block_bytes(options_.layout.block_bytes());
-  if (auto blocks = pool_.Allocate(std::min(wanted, pool_.Available() / 2)); blocks.ok()) {
+  if (peer.shared_pool) {
+    // There is no path to measure.
+  } else if (auto blocks = pool_.Allocate(std::min(wanted, pool_.Available() / 2)); blocks.ok()) {
     offer->mutable_probe_blocks()->Assign(blocks->begin(), blocks->end());
     side_.Lend(connection, *std::move(blocks));
   }

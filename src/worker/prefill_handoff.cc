@@ -37,7 +37,7 @@ PrefillHandoff::~PrefillHandoff() {
     for (const auto& [session, peer] : peers_) pools.push_back(peer.pool);
     for (auto& [tag, prompt] : prompts_) {
       pools.push_back(prompt.pool);
-      prompt.pool->Cancel({tag}, [] {});
+      if (prompt.pool != nullptr) prompt.pool->Cancel({tag}, [] {});
     }
   }
   for (const std::shared_ptr<RemoteMemory>& pool : pools) {
@@ -88,8 +88,9 @@ void PrefillHandoff::OnPoolOffer(const std::shared_ptr<Session>& session, const 
     MutexLock lock(mutex_);
     if (!side_.TakesOffer(NameOf(session))) return LogWarning("a second pool was offered by ", session->peer());
   }
-  Peer peer;
-  const absl::StatusOr<PathReport> report = Accept(offer, std::move(fd), peer.pool);
+  Peer peer{.shared_pool = session->within_process()};
+  const absl::StatusOr<PathReport> report =
+      peer.shared_pool ? PathReport{.transport = "ids"} : Accept(offer, std::move(fd), peer.pool);
   if (!report.ok()) {
     peer.pool.reset();  // waits until no byte of the probe moves any more: the blocks are free after the answer
     // Never InvalidArgument: that would blame the request.
@@ -99,7 +100,8 @@ void PrefillHandoff::OnPoolOffer(const std::shared_ptr<Session>& session, const 
   proto::PathMeasured* measured = envelope.mutable_path_measured();
   measured->mutable_path()->set_prefill_worker(options_.worker);
   if (report.ok()) {
-    measured->mutable_path()->set_transport(report->Text());
+    measured->mutable_path()->set_transport(peer.shared_pool ? report->transport : report->Text());
+    measured->mutable_path()->set_shared_pool(peer.shared_pool);
     measured->mutable_path()->set_gigabytes_per_second(report->gigabytes_per_second);
     if (report->below_floor) measured->mutable_path()->set_warning(report->advice);
   } else {
@@ -138,8 +140,10 @@ absl::Status PrefillHandoff::OnPrefill(const std::shared_ptr<Session>& session, 
   const PrefillSide::Session name = NameOf(session);
   const auto [asked, tag] = side_.Ask(name, epoch, sequence);
   if (asked == PrefillSide::Asked::kAccepted) {
+    const Peer& peer = peers_.at(name);
     prompts_[tag] = {.session = session,
-                     .pool = peers_.at(name).pool,
+                     .pool = peer.pool,
+                     .shared_pool = peer.shared_pool,
                      .epoch = epoch,
                      .sequence = sequence,
                      .received = Clock::now()};
@@ -177,19 +181,32 @@ void PrefillHandoff::OnPlan(const StepPlan& plan) {
   MutexLock lock(mutex_);
   for (size_t i = 0; i < plan.items.size(); ++i) {
     const BatchItem& item = plan.batch.items[i];
+    const bool admitted = plan.items[i].complete_begin == 0;
+    if (Prompt* prompt = Find(item.sequence)) {
+      prompt->ready = nullptr;  // the step before has ended
+      if (admitted && prompt->shared_pool && prompt->started != Clock::time_point()) {
+        Execute(side_.Handle(item.sequence, PrefillEvent::kFailed),
+                {.why = Unavailable("preempted: it is computed into other blocks than those that were shared")});
+        continue;
+      }
+    }
     Execute(side_.Plan(item.sequence, item.block_table, item.start / options_.layout.block_size,
-                       options_.layout.BlocksFor(item.start + item.count), plan.items[i].complete_begin == 0),
+                       options_.layout.BlocksFor(item.start + item.count), admitted),
             {.cached_tokens = item.start});
   }
 }
 
-void PrefillHandoff::OnLayersDone(const Batch& batch, int32_t, int32_t layer_end, void*) {
+void PrefillHandoff::OnLayersDone(const Batch& batch, int32_t, int32_t layer_end, void* event) {
   MutexLock lock(mutex_);
-  for (const BatchItem& item : batch.items) Execute(side_.LayersDone(item.sequence, layer_end), {});
+  for (const BatchItem& item : batch.items) {
+    if (Prompt* prompt = Find(item.sequence)) prompt->ready = event;
+    Execute(side_.LayersDone(item.sequence, layer_end), {});
+  }
 }
 
 void PrefillHandoff::OnFirstToken(const SequenceEvent& event) {
   MutexLock lock(mutex_);
+  if (Prompt* prompt = Find(event.sequence)) prompt->ready = nullptr;
   const auto decision = side_.Handle(
       event.sequence, event.finish == FinishReason::kNone ? PrefillEvent::kFirstToken : PrefillEvent::kLastToken);
   if (!decision) return actions_.release(event.sequence);  // cancelled during its last step
@@ -221,6 +238,11 @@ int32_t PrefillHandoff::size() const {
   return static_cast<int32_t>(prompts_.size());
 }
 
+PrefillHandoff::Prompt* PrefillHandoff::Find(SequenceId sequence) {
+  const std::optional<uint64_t> tag = side_.TagOf(sequence);
+  return tag ? &prompts_.at(*tag) : nullptr;
+}
+
 // ---- decisions ----
 
 void PrefillHandoff::Execute(const std::optional<PrefillDecision>& decision, const Cause& cause) {
@@ -249,6 +271,10 @@ void PrefillHandoff::Act(PrefillAction action, Prompt& prompt, const PrefillDeci
       started->set_epoch(prompt.epoch);
       started->set_cached_tokens(cause.cached_tokens);
       started->set_queue_us(MicrosecondsSince(prompt.received));
+      if (prompt.shared_pool) {
+        const std::vector<BlockId> blocks = actions_.share(prompt.sequence);
+        started->mutable_blocks()->Assign(blocks.begin(), blocks.end());
+      }
       return SendEnvelope(*prompt.session, envelope);
     }
     case PrefillAction::kSendFirstToken: {
@@ -302,8 +328,8 @@ std::vector<CopyRange> PrefillHandoff::Ranges(const std::vector<PushPiece>& piec
 }
 
 void PrefillHandoff::Push(uint64_t tag, Prompt& prompt, const std::vector<PushPiece>& pieces) {
-  const absl::Status posted =
-      prompt.pool->Post(Ranges(pieces), {tag}, [this, tag](const TransferResult& result) { OnPushed(tag, result); });
+  const absl::Status posted = prompt.pool->Post(
+      Ranges(pieces), {tag}, [this, tag](const TransferResult& result) { OnPushed(tag, result); }, prompt.ready);
   if (!posted.ok()) Execute(side_.CopyEnded(tag, false), {.why = posted});
 }
 

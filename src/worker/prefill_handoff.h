@@ -4,6 +4,9 @@
 // PrefillSide (prefill_side.h) decides; this class feeds it events and carries its decisions out: messages, copies, and
 // what the step loop must do.
 //
+// A decode worker of the same step loop shares the pool: it gets references to the blocks with Started, reserves them,
+// and nothing is pushed.
+//
 // Threading: thread-safe. Reservations and cancellations take effect from the network's thread, in the middle of a
 // step;
 //   completions come from the transport's thread; the rest is called by the step loop.
@@ -47,6 +50,8 @@ struct PrefillHandoffOptions {
 struct PrefillHandoffActions {
   std::function<void(SequenceId)> abort;    // not finished: stop computing and free
   std::function<void(SequenceId)> release;  // finished: the blocks are no longer needed
+  // From the step loop's thread only: all blocks of a sequence that runs, with one more reference each.
+  std::function<std::vector<BlockId>(SequenceId)> share;
 };
 
 class PrefillHandoff : public LayerGroupSink {
@@ -82,13 +87,16 @@ class PrefillHandoff : public LayerGroupSink {
 
  private:
   struct Peer {
-    std::shared_ptr<RemoteMemory> pool;
+    std::shared_ptr<RemoteMemory> pool;  // null where the pool is shared
+    bool shared_pool = false;
     absl::Status refused;
   };
   // What goes with a prompt of side_.
   struct Prompt {
     std::shared_ptr<Session> session;
     std::shared_ptr<RemoteMemory> pool;
+    bool shared_pool = false;
+    void* ready = nullptr;  // the event after which what is computed is there; null: it is
     uint64_t epoch = 0;
     SequenceId sequence;
     Clock::time_point received;
@@ -106,6 +114,7 @@ class PrefillHandoff : public LayerGroupSink {
   };
 
   absl::StatusOr<PathReport> Accept(const proto::PoolOffer& offer, UniqueFd fd, std::shared_ptr<RemoteMemory>& pool);
+  Prompt* Find(SequenceId sequence) BATON_REQUIRES(mutex_);  // null: not one of these
   void Execute(const std::optional<PrefillDecision>& decision, const Cause& cause) BATON_REQUIRES(mutex_);
   void Act(PrefillAction action, Prompt& prompt, const PrefillDecision& decision, const Cause& cause)
       BATON_REQUIRES(mutex_);

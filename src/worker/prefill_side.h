@@ -135,6 +135,10 @@ class PrefillSide {
 
   const std::map<uint64_t, Prompt>& prompts() const { return prompts_; }  // by tag
   const std::map<Session, Peer>& peers() const { return peers_; }
+  std::optional<uint64_t> TagOf(SequenceId sequence) const {
+    const auto found = by_sequence_.find(sequence);
+    return found == by_sequence_.end() ? std::nullopt : std::optional(found->second);
+  }
   const Prompt* Find(uint64_t tag) const;
 
  private:
