@@ -203,6 +203,7 @@ bool DecodeHandoff::HasHeadRoom(const Incoming& incoming) const {
 
 void DecodeHandoff::SendPrefill(Incoming& incoming) {
   incoming.state = State::kRequested;
+  last_turns_[incoming.request.user] = ++next_turn_;
   incoming.epoch = ++next_epoch_;
   by_epoch_[incoming.epoch] = incoming.sequence;
   proto::Envelope envelope;
@@ -217,18 +218,25 @@ void DecodeHandoff::SendPrefill(Incoming& incoming) {
   SendEnvelope(*peers_.at(incoming.prefill).session, envelope);
 }
 
-// As the scheduler's waiting queue: lower priority values first; within one each user's first before anybody's second.
-std::vector<SequenceId> DecodeHandoff::InTurn() const {
+// First those that are being computed, who were promised room. Else as the scheduler's waiting queue: lower priority
+// values first; within one each user's first before anybody's second, and whose turn is longest ago before others.
+std::vector<SequenceId> DecodeHandoff::InTurn() {
   std::map<std::pair<int32_t, std::string_view>, int32_t> turns;
-  std::vector<std::tuple<int32_t, int32_t, SequenceId>> order;
+  std::map<std::string, uint64_t> last_turns;  // of those who still wait for anything
+  std::vector<std::tuple<bool, int32_t, int32_t, uint64_t, SequenceId>> order;
   for (const auto& [sequence, incoming] : incoming_) {  // by arrival
+    const std::string& user = incoming.request.user;
+    const auto last = last_turns_.find(user);
+    const uint64_t last_turn = last == last_turns_.end() ? 0 : last->second;
+    last_turns[user] = last_turn;
     if (incoming.state != State::kWaitingForHeadRoom && incoming.state != State::kStarted) continue;
     const int32_t priority = incoming.request.priority;
-    order.emplace_back(priority, turns[{priority, incoming.request.user}]++, sequence);
+    order.emplace_back(incoming.state != State::kStarted, priority, turns[{priority, user}]++, last_turn, sequence);
   }
+  last_turns_ = std::move(last_turns);
   std::ranges::sort(order);
   std::vector<SequenceId> sequences;
-  for (const auto& [priority, turn, sequence] : order) sequences.push_back(sequence);
+  for (const auto& entry : order) sequences.push_back(std::get<SequenceId>(entry));
   return sequences;
 }
 

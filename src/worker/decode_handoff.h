@@ -99,7 +99,7 @@ class DecodeHandoff {
   void OnConnected(WorkerId id, uint64_t incarnation, absl::StatusOr<std::shared_ptr<Session>> session);
   void OfferPool(Peer& peer);
   bool HasHeadRoom(const Incoming& incoming) const;
-  std::vector<SequenceId> InTurn() const;  // those that wait for room
+  std::vector<SequenceId> InTurn();  // those that wait for room
   void SendPrefill(Incoming& incoming);
   void SendCancel(const Incoming& incoming);
   bool TryReserve(Incoming& incoming);
@@ -125,6 +125,8 @@ class DecodeHandoff {
   std::map<WorkerId, Peer> peers_;
   std::map<WorkerId, proto::Member> members_;
   std::map<std::pair<WorkerId, uint64_t>, std::vector<BlockId>> fenced_;
+  std::map<std::string, uint64_t> last_turns_;  // of users with something here: when a prefill was last asked for
+  uint64_t next_turn_ = 0;
   uint64_t next_epoch_;
   DecodeHandoffStats stats_;
 };
