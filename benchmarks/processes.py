@@ -1,4 +1,4 @@
-"""A `baton serve` of our own, and what the kernel says about its processes."""
+"""Servers of our own, what the kernel says about their processes, and the programs that measure ceilings."""
 import http.client
 import json
 import os
@@ -11,26 +11,28 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("BATON_BUILD", ROOT / "build"))
 MODEL = pathlib.Path(os.environ.get("BATON_MODEL", ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"))
+WEIGHT_BYTES = 96.58e6  # read for every decode step of the demo model: all its tensors
 START_LIMIT_S = 180
 
 
-class Server:
-    """Runs from construction to stop(); `start_up` has the seconds from spawning it."""
+class HttpServer:
+    """Any server on a free port of loopback, from construction to stop(); `start_up` has the seconds from spawning it."""
 
-    def __init__(self, arguments):
+    def __init__(self, program, arguments):
         self.log = tempfile.TemporaryFile()
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.command = ["serve", *map(str, arguments)]
+        self.command = [str(program), *map(str, arguments)]
         started = time.monotonic()
-        self.process = subprocess.Popen([BUILD / "baton", *self.command, "--port", str(self.port)],
-                                        stdout=self.log, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen([*self.command, "--port", str(self.port)], stdout=self.log, stderr=subprocess.STDOUT)
         try:
-            self.start_up = {"health_s": self._wait(started, lambda: self.get("/health") is not None),
-                             "all_workers_ready_s": self._wait(started, self._workers_ready)}
+            self.start_up = self._start_up(started)
         except BaseException:
             self.stop()
             raise
+
+    def _start_up(self, started):
+        return {"health_s": self._wait(started, lambda: self.get("/health") is not None)}
 
     def _wait(self, started, condition):
         while time.monotonic() - started < START_LIMIT_S:
@@ -39,13 +41,11 @@ class Server:
             if self.process.poll() is not None:
                 break
             time.sleep(0.005)
-        self.log.seek(0)
-        raise SystemExit(f"baton {' '.join(self.command)} did not start:\n{self.log.read().decode(errors='replace')}")
+        raise SystemExit(f"{' '.join(self.command)} did not start:\n{self.log_text()}")
 
-    def _workers_ready(self):
-        cluster = self.get("/cluster")
-        return cluster and cluster["workers"] and all(
-            worker["state"] == "ready" and worker["blocks"]["total"] > 0 for worker in cluster["workers"])
+    def log_text(self):
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")
 
     def get(self, path):
         """The parsed answer ({} when it is empty), or None while there is none."""
@@ -65,13 +65,8 @@ class Server:
             connection.close()
 
     def pids(self):
-        """Name → process: supervisor, frontend, and each worker by its --process name."""
-        found = {"supervisor": self.process.pid}
-        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
-            for pid in map(int, (task / "children").read_text().split()):
-                arguments = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-                found[arguments[arguments.index("--process") + 1]] = pid
-        return found
+        """Name → process."""
+        return {"server": self.process.pid}
 
     def cpu(self):
         """Name → (seconds on a processor, seconds ready to run but kept waiting), of all threads so far."""
@@ -97,6 +92,30 @@ class Server:
 
     def __exit__(self, *_):
         self.stop()
+
+
+class Server(HttpServer):
+    """A `baton serve`, with the processes that it starts."""
+
+    def __init__(self, arguments):
+        super().__init__(BUILD / "baton", ["serve", *arguments])
+
+    def _start_up(self, started):
+        return {**super()._start_up(started), "all_workers_ready_s": self._wait(started, self._workers_ready)}
+
+    def _workers_ready(self):
+        cluster = self.get("/cluster")
+        return cluster and cluster["workers"] and all(
+            worker["state"] == "ready" and worker["blocks"]["total"] > 0 for worker in cluster["workers"])
+
+    def pids(self):
+        """Name → process: supervisor, frontend, and each worker by its --process name."""
+        found = {"supervisor": self.process.pid}
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            for pid in map(int, (task / "children").read_text().split()):
+                arguments = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+                found[arguments[arguments.index("--process") + 1]] = pid
+        return found
 
 
 def _free_port():
@@ -133,3 +152,10 @@ def load(server, **settings):
         if done.returncode != 0:
             raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
         return json.loads(path.read_text())
+
+
+def ceiling(program):
+    """What `read_bandwidth` or `integer_peak` prints, after a second of measuring."""
+    done = subprocess.run([BUILD / "benchmarks" / program, "1"], capture_output=True, text=True, check=True)
+    pairs = dict(pair.split("=") for pair in done.stdout.split())
+    return {name: value if name == "instructions" else float(value) for name, value in pairs.items()}

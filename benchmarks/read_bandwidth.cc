@@ -1,27 +1,36 @@
 // How fast all cores together read memory that is in no cache: the floor under every decode step.
 //   read_bandwidth [SECONDS]  →  "threads=2 median_gb_s=21.3 best_gb_s=22.0"
-#include <algorithm>
+#include <sys/mman.h>
+
 #include <atomic>
-#include <barrier>
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <numeric>
-#include <thread>
-#include <vector>
+
+#include "timed_passes.h"
 
 namespace {
 
 constexpr size_t kBytesForThread = size_t{256} << 20;
+constexpr size_t kHugePage = size_t{2} << 20;
 
 // Eight sums side by side: the loop waits for memory, not for an addition.
-uint64_t Read(const std::vector<uint64_t>& data) {
+uint64_t Read(const uint64_t* data) {
   uint64_t sums[8] = {};
-  for (size_t i = 0; i + 8 <= data.size(); i += 8) {
+  for (size_t i = 0; i < kBytesForThread / sizeof(uint64_t); i += 8) {
     for (size_t lane = 0; lane < 8; ++lane) sums[lane] += data[i + lane];
   }
   return std::accumulate(sums, sums + 8, uint64_t{0});
+}
+
+// Huge pages where the kernel gives them: with small ones the loop also waits for page tables, which is no floor.
+std::shared_ptr<uint64_t> Memory() {
+  std::shared_ptr<uint64_t> data(static_cast<uint64_t*>(std::aligned_alloc(kHugePage, kBytesForThread)), std::free);
+  madvise(data.get(), kBytesForThread, MADV_HUGEPAGE);
+  std::fill_n(data.get(), kBytesForThread / sizeof(uint64_t), uint64_t{1});
+  return data;
 }
 
 }  // namespace
@@ -29,34 +38,11 @@ uint64_t Read(const std::vector<uint64_t>& data) {
 int main(int argc, char** argv) {
   const double seconds = argc > 1 ? std::atof(argv[1]) : 1.0;
   const unsigned threads = std::max(1u, std::thread::hardware_concurrency());
-  std::vector<double> speeds;  // GB/s of each pass of all threads
-  std::atomic<bool> stop = false;
   std::atomic<uint64_t> sum = 0;
-  using Clock = std::chrono::steady_clock;
-  const auto started = Clock::now();
-  Clock::time_point pass = started;
-  bool warm = false;  // the first pass begins when the slowest thread has its memory
-  std::barrier together(static_cast<std::ptrdiff_t>(threads), [&]() noexcept {
-    const auto now = Clock::now();
-    const double elapsed = std::chrono::duration<double>(now - pass).count();
-    if (warm) speeds.push_back(static_cast<double>(threads * kBytesForThread) / elapsed / 1e9);
-    warm = true;
-    pass = now;
-    stop = speeds.size() >= 3 && std::chrono::duration<double>(now - started).count() >= seconds;
-  });
-  std::vector<std::thread> readers;
-  for (unsigned i = 0; i < threads; ++i) {
-    readers.emplace_back([&] {
-      const std::vector<uint64_t> data(kBytesForThread / sizeof(uint64_t), i + 1);
-      together.arrive_and_wait();
-      while (!stop) {
-        sum += Read(data);
-        together.arrive_and_wait();
-      }
-    });
-  }
-  for (std::thread& reader : readers) reader.join();
-  std::sort(speeds.begin(), speeds.end());
-  std::printf("threads=%u median_gb_s=%.2f best_gb_s=%.2f\n", threads, speeds[speeds.size() / 2], speeds.back());
+  const std::vector<double> passes =
+      TimedPasses(seconds, [&sum] { return [&sum, data = Memory()] { sum += Read(data.get()); }; });
+  const double gigabytes = static_cast<double>(threads * kBytesForThread) / 1e9;
+  std::printf("threads=%u median_gb_s=%.2f best_gb_s=%.2f\n", threads, gigabytes / passes[passes.size() / 2],
+              gigabytes / passes[0]);
   return sum == 0 ? 1 : 0;  // the sums are used, so the reads happen
 }

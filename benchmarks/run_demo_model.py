@@ -8,14 +8,12 @@ import json
 import pathlib
 import re
 import statistics
-import subprocess
 import sys
 import time
 
 import machine
 import processes
 
-WEIGHT_BYTES = 98.36e6  # read for every decode step of the demo model
 SHARE_MIN = 0.9         # of the processor time that server and client were ready to use
 LOADS = [  # input tokens, output tokens, concurrency, requests
     (512, 64, 1, 4), (512, 64, 8, 16), (128, 128, 1, 4), (128, 128, 8, 16)]
@@ -106,7 +104,7 @@ def measure_topology(name, arguments, bandwidth, effort):
     with processes.Server([processes.MODEL, *arguments]) as server:
         out = {"name": name, "arguments": arguments, "start_up": server.start_up, "loads": []}
         for load in LOADS:
-            row = measure_load(server, bandwidth["median_gb_s"] * 1e9 / WEIGHT_BYTES, load, effort)
+            row = measure_load(server, bandwidth["median_gb_s"] * 1e9 / processes.WEIGHT_BYTES, load, effort)
             say(f"  {load[0]} in, {load[1]} out, {load[2]} at a time: {row['output_tokens_per_second']:.1f} tokens/s "
                 f"(CPU share {row['cpu_share']:.2f})")
             out["loads"].append(row)
@@ -134,11 +132,6 @@ def measure_front_end(streams, effort):
         return {"streams": streams, "prompt_tokens": 100, "output_tokens": STREAM_TOKENS, "sim": SIM,
                 "repetitions": len(kept), "dropped": len(runs) - len(kept), "undisturbed": enough, **medians(kept),
                 "memory": server.memory()}
-
-
-def read_bandwidth():
-    done = subprocess.run([processes.BUILD / "benchmarks" / "read_bandwidth", "1"], capture_output=True, text=True, check=True)
-    return {key: float(value) for key, value in (pair.split("=") for pair in done.stdout.split())}
 
 
 def print_tables(result):
@@ -174,14 +167,14 @@ def main():
     parser.add_argument("--quick", action="store_true", help="as many requests as run at once, and no more")
     parser.add_argument("--out", type=pathlib.Path, help="file [benchmarks/results/demo_model_<cpu>_<date>.json]")
     arguments = parser.parse_args()
-    bandwidth = read_bandwidth()
+    bandwidth = processes.ceiling("read_bandwidth")
     say(f"reading memory: {bandwidth['median_gb_s']:.1f} GB/s")
     now = datetime.datetime.now(datetime.timezone.utc)
     about = machine.describe()
     result = {"benchmark": "demo_model", "schema": 1, "date": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
               "commit": machine.git_commit(processes.ROOT), "quick": arguments.quick, "model": processes.MODEL.name, "machine": about,
-              "read_bandwidth": bandwidth, "weight_bytes_per_step": WEIGHT_BYTES,
-              "floor_tokens_per_second": bandwidth["median_gb_s"] * 1e9 / WEIGHT_BYTES,
+              "read_bandwidth": bandwidth, "weight_bytes_per_step": processes.WEIGHT_BYTES,
+              "floor_tokens_per_second": bandwidth["median_gb_s"] * 1e9 / processes.WEIGHT_BYTES,
               "topologies": [measure_topology(name, flags, bandwidth, arguments) for name, flags in TOPOLOGIES.items()],
               "front_end": [measure_front_end(streams, arguments) for streams in (32, 100)], "notes": []}
     rows = [row for topology in result["topologies"] for row in topology["loads"]] + result["front_end"]

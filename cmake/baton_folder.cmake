@@ -1,5 +1,6 @@
 # baton_folder(NAME DEPS folders… LIBS libraries…): one library from every .cc of src/NAME but tests, and one test
-# program from every *_test.cc.  Files named *_avx2.cc are compiled for AVX2 (and only called where the machine has it).
+# program from every *_test.cc.  Files named *_avx2.cc are compiled for AVX2, *_avx512.cc for AVX-512 with VNNI, *_avx512bf16.cc for
+# AVX512_BF16 beside it (and only called where the machine has that).
 # CUDA sources (*.cu, cuda_*.cc and everything in a folder cuda/) are left out where there is no nvcc; *_gpu_test.cc
 # become cuda_gpu_test, which needs a GPU and is therefore no ctest.
 function(baton_folder name)
@@ -23,6 +24,12 @@ function(baton_folder name)
   set(avx2 ${sources})
   list(FILTER avx2 INCLUDE REGEX "_avx2\\.cc$")
   set_source_files_properties(${avx2} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+  set(avx512 ${sources})
+  list(FILTER avx512 INCLUDE REGEX "_avx512(bf16)?\\.cc$")
+  set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS
+    "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;-mfma;-mf16c;-mprefer-vector-width=512")
+  list(FILTER avx512 INCLUDE REGEX "_avx512bf16\\.cc$")
+  set_property(SOURCE ${avx512} APPEND PROPERTY COMPILE_OPTIONS "-mavx512bf16")
 
   set(deps)
   foreach(dep ${ARG_DEPS})

@@ -76,6 +76,30 @@ def test_same_tokens_in_every_topology(build_dir, demo_model, tmp_path, expected
         server.wait_nothing_left()
 
 
+def test_int8_kv_is_handed_over(build_dir, demo_model, tmp_path_factory):
+    found = []
+    for topology in (["--hybrid", "1x1", "--no-prefix-caching"], ["--prefill", "1x1", "--decode", "1x1"]):
+        options = [demo_model, "--kv-cache-dtype", "int8", *topology, *PATIENT]
+        with serving(build_dir, options, tmp_path_factory.mktemp("int8")) as server:
+            found.append(answers(server, 8))
+            if "--prefill" in topology:
+                assert sum(worker["handoffs"] for worker in server.workers()) > 0
+            server.wait_nothing_left()
+    assert found[0] == found[1]
+
+
+def test_code_path_is_named_and_can_be_forced(build_dir, demo_model, tmp_path):
+    devices = subprocess.run([build_dir / "baton", "devices"], capture_output=True, text=True, timeout=30, check=True).stdout
+    paths = devices.split("--cpu-isa forces another of ")[1].split("\n")[0].split()
+    assert paths[-1] == "plain" and f"code path: {paths[0]};" in devices
+    with serving(build_dir, [demo_model, "--cpu-isa", "plain", *PATIENT], tmp_path) as server:
+        assert ", plain" in server.workers()[0]["device"]
+    for absent in {"avx2", "avx512", "avx512bf16"} - set(paths):
+        refused = subprocess.run([build_dir / "baton", "serve", demo_model, "--cpu-isa", absent, "--port", "0"],
+                                 capture_output=True, text=True, timeout=60)
+        assert refused.returncode != 0 and f"it has {paths[0]}" in refused.stderr + refused.stdout
+
+
 @pytest.fixture(scope="module")
 def road(build_dir, demo_model, tmp_path_factory):
     """A server with a prefill worker and a decode worker that several tests share."""

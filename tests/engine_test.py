@@ -35,6 +35,8 @@ def run(build_dir, model, prompts, *options):
     lines = "".join(json.dumps(prompt) + "\n" for prompt in prompts)
     process = subprocess.run([build_dir / "tests" / "engine_oracle", model, *options], input=lines, text=True,
                              capture_output=True, timeout=300)
+    if "this machine does not have it" in process.stderr:
+        pytest.skip(process.stderr)
     assert process.returncode == 0, process.stderr
     answers = [json.loads(line) for line in process.stdout.splitlines()]
     assert len(answers) == len(prompts)
@@ -81,7 +83,7 @@ def demo(demo_model):
     chat = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n" \
            "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
     prompts = [bpe.encode(text).ids for text in TEXTS + [chat.format(question) for question in CHATS]]
-    return reference.Llama(config, weights), prompts
+    return reference.Llama(config, weights), prompts, bpe
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +93,7 @@ def demo_answers(demo, build_dir, demo_model):
 
 
 def test_demo_model_chooses_the_reference_s_tokens(demo, demo_answers):
-    llama, prompts = demo
+    llama, prompts, _ = demo
     assert len(prompts) >= 40
     comparison = Comparison(llama)
     for prompt, answer in zip(prompts, demo_answers[1]):
@@ -111,8 +113,80 @@ def test_chunks_threads_and_blocks_change_no_bit(demo_answers, build_dir, demo_m
     assert run(build_dir, demo_model, requests[some], *options) == expected[some]
 
 
+# Part of chapter 1 of "Alice's Adventures in Wonderland" (Lewis Carroll, 1865; public domain).
+PERPLEXITY_TEXT = """\
+Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: once or twice \
+she had peeped into the book her sister was reading, but it had no pictures or conversations in it, "and what is the use \
+of a book," thought Alice "without pictures or conversations?"
+
+So she was considering in her own mind (as well as she could, for the hot day made her feel very sleepy and stupid), \
+whether the pleasure of making a daisy-chain would be worth the trouble of getting up and picking the daisies, when \
+suddenly a White Rabbit with pink eyes ran close by her.
+
+There was nothing so very remarkable in that; nor did Alice think it so very much out of the way to hear the Rabbit say \
+to itself, "Oh dear! Oh dear! I shall be late!" (when she thought it over afterwards, it occurred to her that she ought \
+to have wondered at this, but at the time it all seemed quite natural); but when the Rabbit actually took a watch out of \
+its waistcoat-pocket, and looked at it, and then hurried on, Alice started to her feet, for it flashed across her mind \
+that she had never before seen a rabbit with either a waistcoat-pocket, or a watch to take out of it, and burning with \
+curiosity, she ran across the field after it, and fortunately was just in time to see it pop down a large rabbit-hole \
+under the hedge.
+
+In another moment down went Alice after it, never once considering how in the world she was to get out again.
+
+The rabbit-hole went straight on like a tunnel for some way, and then dipped suddenly down, so suddenly that Alice had \
+not a moment to think about stopping herself before she found herself falling down a very deep well.
+
+Either the well was very deep, or she fell very slowly, for she had plenty of time as she went down to look about her and \
+to wonder what was going to happen next. First, she tried to look down and make out what she was coming to, but it was \
+too dark to see anything; then she looked at the sides of the well, and noticed that they were filled with cupboards and \
+book-shelves; here and there she saw maps and pictures hung upon pegs. She took down a jar from one of the shelves as \
+she passed; it was labelled "ORANGE MARMALADE", but to her great disappointment it was empty: she did not like to drop \
+the jar for fear of killing somebody underneath, so managed to put it into one of the cupboards as she fell past it.
+
+"Well!" thought Alice to herself, "after such a fall as this, I shall think nothing of tumbling down stairs! How brave \
+they'll all think me at home! Why, I wouldn't say anything about it, even if I fell off the top of the house!" (Which \
+was very likely true.)
+
+Down, down, down. Would the fall never come to an end? "I wonder how many miles I've fallen by this time?" she said \
+aloud. "I must be getting somewhere near the centre of the earth. Let me see: that would be four thousand miles down, I \
+think--" (for, you see, Alice had learnt several things of this sort in her lessons in the schoolroom, and though this \
+was not a very good opportunity for showing off her knowledge, as there was no one to listen to her, still it was good \
+practice to say it over) "--yes, that's about the right distance--but then I wonder what Latitude or Longitude I've got \
+to?" (Alice had no idea what Latitude was, or Longitude either, but thought they were nice grand words to say.)
+"""
+
+
+@pytest.fixture(scope="session")
+def perplexity(demo):
+    """(tokens, the reference's perplexity of them)"""
+    llama, _, bpe = demo
+    tokens = bpe.encode(PERPLEXITY_TEXT).ids
+    logprobs = reference.log_softmax(llama.logits(tokens[:-1]))
+    return tokens, float(np.exp(-np.mean([row[token] for row, token in zip(logprobs, tokens[1:])])))
+
+
+@pytest.mark.parametrize("isa", ["auto", "plain"])
+@pytest.mark.parametrize("kv", ["F16", "I8"])
+def test_perplexity_is_near_the_reference_s(perplexity, build_dir, demo_model, kv, isa):
+    tokens, expected = perplexity
+    assert len(tokens) > 700
+    answer, = run(build_dir, demo_model, [{"tokens": tokens, "max_tokens": 1}], f"kv={kv}", f"isa={isa}", "threads=2")
+    found = float(np.exp(-np.mean(answer["prompt_logprobs"])))
+    print(f"perplexity {found:.4f}, reference {expected:.4f}: {found / expected - 1:+.3%}")
+    # 8-bit input in blocks of 32 costs this model 0.65 % by itself (numpy with that rounding alone), mostly before QKV
+    # and gate-up; which way single values round adds some tenths.
+    assert abs(found / expected - 1) <= 0.015
+
+
+def test_int8_kv_changes_no_bit_with_chunks_threads_and_blocks(perplexity, build_dir, demo_model):
+    request = [{"tokens": perplexity[0], "max_tokens": 4}]
+    one, other = (run(build_dir, demo_model, request, "kv=I8", *options)
+                  for options in (("threads=2",), ("threads=3", "chunk=61", "block_size=8")))
+    assert one == other
+
+
 def test_portable_kernels_agree_with_the_reference(demo, build_dir, demo_model):
-    llama, prompts = demo
+    llama, prompts, _ = demo
     requests = [{"tokens": prompt, "max_tokens": 8} for prompt in prompts[::14]]
     comparison = Comparison(llama)
     for request, answer in zip(requests, run(build_dir, demo_model, requests, "isa=plain", "threads=2")):
@@ -145,17 +219,21 @@ def check_random_llama(build_dir, path, config, stored, tolerance, isa):
     assert comparison.mean() <= tolerance and np.mean(comparison.prompt_deltas) <= tolerance
 
 
-@pytest.mark.parametrize("isa", ["avx2", "plain"])
+CODE_PATHS = ["avx512bf16", "avx512", "avx2", "plain"]
+
+
+@pytest.mark.parametrize("isa", CODE_PATHS)
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_random_safetensors(build_dir, tmp_path, shape, kind, isa):
     config, weights = reference.random_llama(3, **SHAPES[shape])
     stored = reference.write_safetensors(tmp_path / "model", config, weights, kind)
-    check_random_llama(build_dir, tmp_path / "model", config, stored, EXACT, isa)
+    rounds_input = isa == "avx512bf16" and kind == "BF16"
+    check_random_llama(build_dir, tmp_path / "model", config, stored, QUANTIZED if rounds_input else EXACT, isa)
 
 
-@pytest.mark.parametrize("isa", ["avx2", "plain"])
-@pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"])
+@pytest.mark.parametrize("isa", CODE_PATHS)
+@pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0"])
 @pytest.mark.parametrize("shape", list(SHAPES)[:2])
 def test_random_gguf(build_dir, tmp_path, shape, kind, isa):
     config, weights = reference.random_llama(4, **SHAPES[shape])

@@ -13,6 +13,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads spin, and the 
 
 import numpy as np
 
+import k_quants
+
 # gguf imports sentencepiece for conversions that are not used here.
 sys.modules.setdefault("sentencepiece", types.ModuleType("sentencepiece")).SentencePieceProcessor = None
 from gguf import GGMLQuantizationType, quants  # noqa: E402
@@ -272,19 +274,23 @@ def encode_plain(tensor, kind):
     return bits.tobytes(), (bits.astype(np.uint32) << 16).view(np.float32)
 
 
+_FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # llama.cpp's, for rows that do not divide by 256
+
+
 def write_gguf(path, config, weights, kind):
     """A GGUF file with matrices of `kind`; returns the weights as they are stored."""
-    kind = GGMLQuantizationType[kind]
     stored, tensors = {}, []
     for name, tensor in weights.items():
         if "q_proj" in name or "k_proj" in name:
             heads = config["num_attention_heads" if "q_proj" in name else "num_key_value_heads"]
             tensor = to_interleaved(tensor, heads)
-        tensor_kind = kind if tensor.ndim == 2 else GGMLQuantizationType.F32
+        row_kind = _FALLBACK[kind] if kind in _FALLBACK and tensor.shape[-1] % 256 else kind
+        tensor_kind = GGMLQuantizationType[row_kind if tensor.ndim == 2 else "F32"]
         if tensor_kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16):
             blob, values = encode_plain(np.ascontiguousarray(tensor), tensor_kind.name)
         else:
-            raw = quants.quantize(tensor, tensor_kind)
+            super_block = tensor_kind.name in _FALLBACK
+            raw = k_quants.quantize(tensor, row_kind) if super_block else quants.quantize(tensor, tensor_kind)
             blob, values = raw.tobytes(), quants.dequantize(raw, tensor_kind)
         if "q_proj" in name or "k_proj" in name:
             values = to_halves(values, heads)

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "device/core_share.h"
 #include "device/machine.h"
 #if BATON_HAVE_CUDA
 #include "device/cuda_device.h"
@@ -14,14 +15,31 @@ namespace {
 
 constexpr double kGib = 1024.0 * 1024 * 1024;
 
+// Threads as asked for; or a thread for every core, of which those take part that the other workers leave.
+absl::StatusOr<CpuOptions> ThreadsFor(const EngineFlags& flags, int32_t cores) {
+  CpuOptions options{.threads = flags.threads, .instruction_set = flags.cpu_isa};
+  if (flags.threads > 0) return options;
+  options.threads = std::clamp(cores, 1, kMaxCpuThreads);
+  if (flags.machine_share == 1) return options;
+  auto share = flags.core_share.empty() ? InvalidArgument("no file to share cores through")
+                                        : CoreShare::Open(flags.core_share, flags.core_index, options.threads);
+  if (!share.ok()) {
+    LogDebug("a fixed share of the cores: ", Message(share.status()));
+    options.threads = std::max(1, options.threads / flags.machine_share);
+    return options;
+  }
+  options.threads_now = [share = std::shared_ptr<CoreShare>(*std::move(share))] { return share->CoresNow(); };
+  return options;
+}
+
 absl::StatusOr<BackendChoice> ChooseCpu(const EngineFlags& flags) {
   const MachineLimits machine = ReadMachineLimits();
-  const int32_t threads = flags.threads > 0 ? flags.threads : std::max(1, machine.cores / flags.machine_share);
   // Pages are committed when they are first used: this is a limit, not a price.
   const double gib =
       std::clamp(0.4 * static_cast<double>(machine.available_bytes) / kGib / flags.machine_share, 0.0625, 2.0);
   BackendChoice choice{.kv_bytes = static_cast<int64_t>(gib * kGib)};
-  BATON_ASSIGN_OR_RETURN(choice.backend, CreateCpuBackend({.threads = threads, .instruction_set = flags.cpu_isa}));
+  BATON_ASSIGN_OR_RETURN(const CpuOptions options, ThreadsFor(flags, machine.cores));
+  BATON_ASSIGN_OR_RETURN(choice.backend, CreateCpuBackend(options));
   return choice;
 }
 

@@ -50,12 +50,14 @@ void AddEngine(CLI::App& app, EngineFlags& flags) {
       ->type_name("PROFILE");
   app.add_option("--device", flags.device, "cpu or cuda [a Hopper GPU if there is one]")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
-  app.add_option("--cpu-isa", flags.cpu_isa, "force a code path: avx2 or plain")
-      ->check(CLI::IsMember({"avx2", "plain"}));
+  app.add_option("--cpu-isa", flags.cpu_isa, "code path of the CPU backend [the best of those that devices lists]")
+      ->check(CLI::IsMember({"auto", "plain", "avx2", "avx512", "avx512bf16"}));
   app.add_option("--kv-cache-dtype", flags.kv_cache_dtype, "stored type of K and V")
-      ->check(CLI::IsMember({"auto", "f16", "f32", "bf16", "fp8"}));
+      ->check(CLI::IsMember({"auto", "f16", "f32", "int8", "bf16", "fp8"}));
   app.add_option("--machine-share", flags.machine_share)->check(CLI::Range(1, 1024))->group("");
-  app.add_option("--threads", flags.threads, "compute threads of each worker [cores / workers]")
+  app.add_option("--core-share", flags.core_share)->group("");
+  app.add_option("--core-index", flags.core_index)->group("");
+  app.add_option("--threads", flags.threads, "compute threads of each worker [all cores, shared by those that compute]")
       ->check(CLI::Range(1, 1024));
   app.add_option("--block-size", flags.block_size, "tokens of a KV block [32 on CPUs, 128 on GPUs]")
       ->check(CLI::Range(1, 4096));
@@ -266,7 +268,7 @@ std::vector<std::string> EngineArguments(const EngineFlags& flags) {
   add("--load-format", flags.load_format);
   if (!flags.sim.empty()) add("--sim", flags.sim);
   add("--device", flags.device);
-  if (!flags.cpu_isa.empty()) add("--cpu-isa", flags.cpu_isa);
+  add("--cpu-isa", flags.cpu_isa);
   add("--kv-cache-dtype", flags.kv_cache_dtype);
   add("--machine-share", Cat(flags.machine_share));
   if (flags.threads > 0) add("--threads", Cat(flags.threads));

@@ -28,9 +28,10 @@ int RunDevices() {
   std::printf("cpu   %s, %d cores for this process, %.1f GiB of memory, %.1f free\n", ProcessorName().c_str(),
               machine.cores, static_cast<double>(machine.memory_bytes) / kGib,
               static_cast<double>(machine.available_bytes) / kGib);
-  if (auto backend = CreateCpuBackend({.threads = 1}); backend.ok()) {
-    std::printf("      code path: %s (--cpu-isa forces another)\n", (*backend)->info().instruction_set.c_str());
-  }
+  const std::vector<std::string> paths = CpuInstructionSets();
+  std::printf("      code path: %s; --cpu-isa forces another of", paths[0].c_str());
+  for (const std::string& path : paths) std::printf(" %s", path.c_str());
+  std::printf("\n");
   for (const std::string& line : DescribeGpus()) std::printf("%s\n", line.c_str());
   return 0;
 }

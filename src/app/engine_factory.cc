@@ -174,9 +174,10 @@ absl::StatusOr<LoadedEngine> LoadSimulated(const EngineFlags& flags) {
 absl::StatusOr<DType> KvType(const std::string& name) {
   if (name == "f16") return DType::kF16;
   if (name == "f32") return DType::kF32;
+  if (name == "int8") return DType::kI8;
   if (name == "bf16") return DType::kBF16;
   if (name == "fp8") return DType::kF8E4M3;
-  return InvalidArgument("KV cache type '", name, "': expected f16, f32, bf16 or fp8");
+  return InvalidArgument("KV cache type '", name, "': expected f16, f32, int8, bf16 or fp8");
 }
 
 EngineOptions OptionsFor(const EngineFlags& flags, const Model& model, const BackendChoice& choice,

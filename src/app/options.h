@@ -19,10 +19,12 @@ struct EngineFlags {
   std::string sim;                      // simulated engine: a profile, see ParseSimProfile
   std::string device = "auto";          // "auto": a Hopper GPU if there is one, else the CPU; "cpu", "cuda"
   int32_t gpu = 0;                      // index of this worker's GPU
-  std::string cpu_isa;                  // "", "avx2", "plain"
-  std::string kv_cache_dtype = "auto";  // "auto", "f16", "f32", "bf16", "fp8"
+  std::string cpu_isa = "auto";         // "auto": the best there is; or one of CpuInstructionSets()
+  std::string kv_cache_dtype = "auto";  // "auto", "f16", "f32", "int8", "bf16", "fp8"
   int32_t machine_share = 1;            // workers that share this machine's cores and memory
   int32_t threads = 0;
+  std::string core_share;  // file through which they share the cores (device/core_share.h), and this worker's place
+  int32_t core_index = 0;
   int32_t block_size = 0;  // tokens
   int32_t max_num_seqs = 0;
   int32_t max_num_batched_tokens = 0;

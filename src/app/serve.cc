@@ -113,6 +113,7 @@ ChildSpec WorkerSpec(const ServeFlags& flags, const std::string& folder, uint64_
                                       std::string("--wedged-restart-ms"), Cat(flags.wedged_restart_ms)}) {
     spec.arguments.push_back(argument);
   }
+  spec.arguments.insert(spec.arguments.end(), {"--core-share", folder + "/cores", "--core-index", Cat(id - 1)});
   if (flags.abort_on_leak) spec.arguments.push_back("--abort-on-leak");
   AppendCommon(spec.arguments, flags.common);
   return spec;

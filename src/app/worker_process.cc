@@ -33,8 +33,18 @@ int ExitCode(const absl::Status& status) {
   return hopeless ? kExitConfiguration : 1;
 }
 
+// Of the prefill workers that a decode worker talks to. The router watches all workers closely; this is for when it
+// cannot, and there is one such session for every pair.
+constexpr PeerWatchOptions kPeerBeats{.interval_ms = 500,
+                                      .look_after = 1,
+                                      .suspect_stopped = 1,
+                                      .suspect_silent = 2,
+                                      .suspect_active = 4,
+                                      .lose_stopped = 4,
+                                      .lose_silent = 20};
+
 absl::Status Serve(const WorkerFlags& flags) {
-  BATON_ASSIGN_OR_RETURN(auto network, Network::Create());
+  BATON_ASSIGN_OR_RETURN(auto network, Network::Create({.watch = kPeerBeats}));
   // Members may be heard of before there is a worker to tell.
   Mutex mutex;
   Worker* worker = nullptr;

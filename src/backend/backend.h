@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -116,10 +117,16 @@ class Backend {
   virtual absl::Status CopyBlock(BlockId from, BlockId to) = 0;
 };
 
-// The CPU. `threads`: compute threads, the caller included; `instruction_set`: "" (best there is), "avx2" or "plain".
+// Code paths of the CPU backend that this machine can run, the best first: of "avx512bf16", "avx512", "avx2", "plain".
+std::vector<std::string> CpuInstructionSets();
+
+// The CPU. `threads`: compute threads, the caller included; `instruction_set`: "" or "auto" (best there is), or a name.
+// `threads_now`: how many of them the next operation may use, asked on the thread of the step; empty: all.
+inline constexpr int32_t kMaxCpuThreads = 64;
 struct CpuOptions {
   int32_t threads = 1;
   std::string instruction_set;
+  std::function<int()> threads_now;
 };
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const CpuOptions& options);
 

@@ -20,9 +20,10 @@ struct KvLayout {
 
   bool operator==(const KvLayout&) const = default;
 
-  int64_t row_bytes() const { return DTypeRowBytes(dtype, head_dim); }  // one token, one head, K or V
-  int64_t plane_bytes() const { return block_size * row_bytes(); }      // [token][head_dim]
-  int64_t layer_bytes() const { return 2 * plane_bytes(); }             // [K,V][token][head_dim]
+  // One token, one head, K or V. With kI8 a float follows its elements, which they are to be multiplied by.
+  int64_t row_bytes() const { return DTypeRowBytes(dtype, head_dim) + (dtype == DType::kI8 ? 4 : 0); }
+  int64_t plane_bytes() const { return block_size * row_bytes(); }  // [token][head_dim]
+  int64_t layer_bytes() const { return 2 * plane_bytes(); }         // [K,V][token][head_dim]
   int64_t head_bytes() const { return num_layers * layer_bytes(); }
   int64_t block_bytes() const { return num_kv_heads * head_bytes(); }
   int64_t token_bytes() const { return block_bytes() / block_size; }  // all layers and heads

@@ -8,7 +8,7 @@
 namespace baton {
 
 // Block-quantized types follow GGUF: kQ4_1 is 32 weights in 20 bytes, and so on.
-enum class DType : uint8_t { kF32, kF16, kBF16, kF8E4M3, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ4_K, kQ5_K, kQ6_K };
+enum class DType : uint8_t { kF32, kF16, kBF16, kF8E4M3, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ4_K, kQ5_K, kQ6_K, kI8 };
 
 struct DTypeTraits {
   std::string_view name;
@@ -42,6 +42,8 @@ constexpr DTypeTraits TraitsOf(DType dtype) {
       return {"Q5_K", 256, 176};
     case DType::kQ6_K:
       return {"Q6_K", 256, 210};
+    case DType::kI8:  // of KV caches only, with a scale for each row (kv_layout.h)
+      return {"I8", 1, 1};
   }
   return {"?", 1, 0};
 }

@@ -12,7 +12,7 @@ namespace baton {
 namespace {
 
 // Changes whenever the same weights would give other bits: KV blocks are exchanged only between equal fingerprints.
-constexpr std::string_view kEngineVersion = "llama-1";
+constexpr std::string_view kEngineVersion = "llama-2";
 
 class LlamaEngine : public Engine {
  public:

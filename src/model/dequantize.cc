@@ -165,6 +165,9 @@ void Dequantize(DType dtype, const uint8_t* data, int64_t elements, float* out) 
       return EachBlock<256, 176>(data, elements, out, BlockQ5_K);
     case DType::kQ6_K:
       return EachBlock<256, 210>(data, elements, out, BlockQ6_K);
+    case DType::kI8:
+      return EachBlock<1, 1>(data, elements, out,
+                             [](const uint8_t* from, float* to) { *to = static_cast<int8_t>(*from); });
   }
 }
 

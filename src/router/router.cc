@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kSweepMs = 100;
 constexpr size_t kShownAlternatives = 3;
+constexpr int64_t kBackOffMs = 50;  // after the first attempt that a worker gave up; doubles with each
 
 int64_t RemainingMs(std::chrono::steady_clock::time_point deadline) {
   if (deadline == std::chrono::steady_clock::time_point::max()) return 0;
@@ -143,7 +144,7 @@ void Router::Send(Stream& stream, std::vector<Selection> ranked) {
 
 void Router::Dispatch(Stream& stream, Deliveries& deliveries) {
   if (stream.quarantined) return Quarantine(stream);
-  if (!stream.held_for && TryDispatch(stream)) return;
+  if (Clock::now() >= stream.held_until && TryDispatch(stream)) return;
   if (workers_.empty() || std::all_of(workers_.begin(), workers_.end(),
                                       [](const auto& entry) { return entry.second.member.role() == proto::PREFILL; })) {
     return Finish(stream, {.finish = FinishReason::kError, .status = Unavailable("there is no worker that decodes")},
@@ -170,7 +171,7 @@ void Router::DispatchParked(Deliveries& deliveries) {
           deliveries);
       continue;
     }
-    if (stream.held_for && now < stream.held_until) {
+    if (now < stream.held_until) {
       parked_.push_back(handle);
       continue;
     }
@@ -239,6 +240,7 @@ void Router::RetryOrFail(Stream& stream, const absl::Status& why, Deliveries& de
                    .status = Unavailable("gave up after ", stream.given_up, " attempts; the last one: ", Message(why))},
                   deliveries);
   }
+  stream.held_until = Clock::now() + std::chrono::milliseconds(kBackOffMs << (stream.given_up - 1));
   HoldForCause(stream, stream.placement.decode);
   Replay(stream, std::string(Message(why)), deliveries);
 }

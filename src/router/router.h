@@ -131,10 +131,10 @@ class Router : public Generator {
     bool quarantined = false;          // to be run alone
     std::optional<WorkerId> alone_on;  // where that was tried last
     uint64_t alone_on_incarnation = 0;
+    Clock::time_point held_until;  // not dispatched before
     // Held back until it is known how this worker ended, at the latest then.
     std::optional<WorkerId> held_for;
     uint64_t held_for_incarnation = 0;
-    Clock::time_point held_until;
     std::string reason = "new";
     Clock::time_point deadline = Clock::time_point::max();
     Clock::time_point parked_since;

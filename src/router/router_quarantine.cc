@@ -39,7 +39,10 @@ void Router::OnDeath(const proto::Member& member, Deliveries& deliveries) {
   for (auto& [handle, stream] : streams_) {
     const bool counted = stream->deaths.OnDeath(id, member.incarnation(), member.self_inflicted(), how);
     const bool held = stream->held_for == id && stream->held_for_incarnation == member.incarnation();
-    if (held) stream->held_for.reset();
+    if (held) {
+      stream->held_for.reset();
+      stream->held_until = {};
+    }
     if (counted && stream->alone_on == id && stream->alone_on_incarnation == member.incarnation()) {
       deadly.push_back(stream.get());
     } else if (counted && stream->deaths.suspicious() && !stream->quarantined) {

@@ -302,7 +302,14 @@ Implementation Llama(const std::string& instruction_set, int32_t threads) {
   return {Cat("llama_", instruction_set, "_", threads), create};
 }
 
-INSTANTIATE_TEST_SUITE_P(Engines, EngineContract, testing::Values(Llama("plain", 1), Llama("avx2", 2)),
+// Every code path of the CPU that this machine has.
+std::vector<Implementation> Engines() {
+  std::vector<Implementation> all;
+  for (const std::string& path : CpuInstructionSets()) all.push_back(Llama(path, path == "plain" ? 1 : 2));
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Engines, EngineContract, testing::ValuesIn(Engines()),
                          [](const auto& info) { return info.param.name; });
 
 }  // namespace

@@ -1,7 +1,7 @@
 // Folders: engine
 // Runs prompts greedily through a real engine, for Python tests that compare it with a reference.
 //
-//   engine_oracle MODEL [chunk=N] [threads=N] [block_size=N] [isa=NAME] [kv=F16|F32] < prompts.jsonl
+//   engine_oracle MODEL [chunk=N] [threads=N] [block_size=N] [isa=NAME] [kv=F16|I8|F32] < prompts.jsonl
 //
 // A line in:  {"tokens": [ids], "max_tokens": n}, and "force": [ids] to generate just these instead.
 // A line out: {"tokens": [ids], "logprobs": [of each], "top": [[[id, logprob], [id, logprob]] for each],
@@ -43,7 +43,9 @@ Options ParseOptions(int argc, char** argv) {
     } else if (name == "isa") {
       options.cpu.instruction_set = value;
     } else if (name == "kv") {
-      options.engine.kv_dtype = value == "F32" ? baton::DType::kF32 : baton::DType::kF16;
+      options.engine.kv_dtype = value == "F32"  ? baton::DType::kF32
+                                : value == "I8" ? baton::DType::kI8
+                                                : baton::DType::kF16;
     } else {
       std::cerr << "unknown option " << argument << "\n";
       std::exit(2);

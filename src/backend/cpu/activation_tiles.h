@@ -1,10 +1,11 @@
 // How the input of a block-quantized product lies in memory: columns (tokens) in tiles, so that one broadcast of a few
-// neighbouring values of a column serves 8 rows of a panel.
+// neighbouring values of a column serves 8 or 16 rows of a panel.
 //
-//   kInt8   for each 32 values: [8][width][4] int8, then float scale[width], float scaled_sum[width]
-//   kInt16  for each 32 values: [16][width][2] int16 (of int8 range), then the same floats
+//   kInt8        for each 32 values: [8][width][4] int8, then float scale[width], float scaled_sum[width]
+//   kInt8Halves  as kInt8, with scaled_sum[2][width]: of the first 16 values and of the others
+//   kInt16       for each 32 values: [16][width][2] int16, then the same floats as kInt8
 //
-// scale = max|x| / 127 and scaled_sum = scale × Σq, which multiplies the weight block's minimum.
+// scale = max|x| / InputRange and scaled_sum = scale × Σq, which multiplies the weight block's minimum.
 // Tiles follow one another, so the tile that begins at column c lies at c × (k / 32) × ColumnBlockBytes.
 // Integer sums are exact, so how columns are tiled changes no result.
 #pragma once
@@ -18,14 +19,19 @@ namespace baton::cpu {
 inline constexpr int kMaxTileWidth = 8;
 inline constexpr int kColumnGroup = 256;  // columns whose quantized input should stay in a core's cache
 
-constexpr int ColumnBlockBytes(InputKind kind) { return kind == InputKind::kInt8 ? 40 : 72; }
+// Of quantized input. 32 products of int16 with int8 weights fit 32 bits.
+constexpr float InputRange(InputKind kind) { return kind == InputKind::kInt16 ? 32767.0f : 127.0f; }
+constexpr int ColumnValueBytes(InputKind kind) { return kind == InputKind::kInt16 ? 64 : 32; }
+constexpr int ColumnBlockBytes(InputKind kind) {
+  return ColumnValueBytes(kind) + (kind == InputKind::kInt8Halves ? 12 : 8);
+}
 
-// Width of the tile that begins at `column` of a group of `columns` (at most kColumnGroup).
-constexpr int TileWidth(InputKind kind, int columns, int column) {
+// Width of the tile that begins at `column` of a group of `columns` (at most kColumnGroup). `many`: of the tiles of
+// large groups, for the kernels that read unpacked panels; divides kMaxTileWidth.
+constexpr int TileWidth(int many, int columns, int column) {
   const int left = columns - column;
-  if (kind == InputKind::kInt16) return left < 8 ? left : 8;
-  if (columns <= 8) return columns;  // one tile, read while unpacking
-  return left < 4 ? left : 4;        // the kernel for unpacked panels
+  if (columns <= kMaxTileWidth) return columns;  // one tile, read while unpacking
+  return left < many ? left : many;
 }
 
 }  // namespace baton::cpu

@@ -6,13 +6,14 @@
 
 #include <cstdint>
 
-#include "backend/cpu/kernels.h"
+#include "backend/cpu/vector_kernels.h"
 
 #define BATON_INLINE static inline __attribute__((always_inline))
 // Keeps a vector in its register: compilers reorder integer sums and then spill.
 #define BATON_PIN(x) asm volatile("" : "+x"(x))
 
 namespace baton::cpu {
+
 namespace avx2 {
 
 BATON_INLINE __m256 LoadHalves(const void* data) {
@@ -52,20 +53,5 @@ BATON_INLINE __m256 Exp(__m256 x) {
 }
 
 }  // namespace avx2
-
-// One per file, collected by Avx2Kernels().
-void QuantizeTileAvx2(InputKind kind, const float* x, int64_t stride, int width, int64_t k, uint8_t* tile);
-void NormAvx2(const NormArgs& args);
-void RotateAvx2(float* x, int heads, int head_dim, const float* cosines, const float* sines, bool interleaved);
-void StoreHalfAvx2(const float* x, int64_t count, uint16_t* out);
-void SwiGluAvx2(const float* gate, const float* up, int64_t count, float* out);
-void AttentionAvx2(const AttentionArgs& args);
-void MultiplyF32Avx2(const MultiplyArgs& args);
-void MultiplyF16Avx2(const MultiplyArgs& args);
-void MultiplyBf16Avx2(const MultiplyArgs& args);
-void MultiplyQ4Avx2(const MultiplyArgs& args);
-void MultiplyQ4MinAvx2(const MultiplyArgs& args);
-void MultiplyQ8Avx2(const MultiplyArgs& args);
-void MultiplyQ8MinAvx2(const MultiplyArgs& args);
 
 }  // namespace baton::cpu

@@ -14,8 +14,8 @@ absl::Status CheckShape(const ModelShape& shape, const KvLayout& kv, int32_t num
     return InvalidArgument("expected ", shape.head_dim / 2, " rotary frequencies, found ",
                            shape.rope_inverse_frequencies.size());
   }
-  if (kv.dtype != DType::kF16 && kv.dtype != DType::kF32) {
-    return Unimplemented("the CPU backend keeps the KV cache in F16 or F32, not in ", TraitsOf(kv.dtype).name);
+  if (kv.dtype != DType::kF16 && kv.dtype != DType::kF32 && kv.dtype != DType::kI8) {
+    return Unimplemented("the CPU backend keeps the KV cache in F16, I8 or F32, not in ", TraitsOf(kv.dtype).name);
   }
   if (kv.num_kv_heads != shape.num_kv_heads || kv.num_layers != shape.num_layers || kv.head_dim != shape.head_dim ||
       kv.block_size <= 0 || num_blocks <= 0) {

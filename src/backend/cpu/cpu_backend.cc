@@ -8,6 +8,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/arena.h"
+#include "backend/cpu/attention.h"
 #include "backend/cpu/check_shape.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/multiplier.h"
@@ -21,9 +22,7 @@ namespace baton {
 namespace cpu {
 namespace {
 
-constexpr int kMaxThreads = 64;
 constexpr int kNumSlots = 8;
-constexpr int kQueryRows = 24;  // queries × heads that share a tile of K and V in the cache of a core
 constexpr int kScoreRows = 16;  // prompt positions whose logits exist at one time
 constexpr int kDefaultBlockSize = 32;
 
@@ -40,7 +39,11 @@ struct Activation {
 
 class CpuBackend : public Backend {
  public:
-  CpuBackend(const Kernels& kernels, int threads) : kernels_(kernels), pool_(threads), multiplier_(kernels, pool_) {
+  CpuBackend(const Kernels& kernels, int threads, std::function<int()> threads_now)
+      : kernels_(kernels),
+        pool_(threads, std::move(threads_now)),
+        multiplier_(kernels, pool_),
+        attention_(kernels, pool_) {
     info_.name = "cpu";
     info_.instruction_set = kernels.name;
     info_.device = Cat(threads, threads == 1 ? " thread, " : " threads, ", kernels.name);
@@ -86,6 +89,7 @@ class CpuBackend : public Backend {
   BackendInfo info_;
   ThreadPool pool_;
   Multiplier multiplier_;
+  cpu::Attention attention_;
   Arena arena_;
   ModelShape shape_;
   KvLayout kv_;
@@ -93,7 +97,6 @@ class CpuBackend : public Backend {
   StepLimits limits_;
   HostMemory kv_memory_;
   Activation slots_[kNumSlots];
-  std::vector<float*> attention_scratch_;        // [threads]
   std::vector<SamplerScratch> sampler_scratch_;  // [threads]
 
   // ---- of the current step ----
@@ -141,13 +144,7 @@ absl::Status CpuBackend::Start(const ModelShape& shape, const KvLayout& kv, int3
     BATON_ASSIGN_OR_RETURN(uint8_t * data, arena_.Allocate(rows * stride * static_cast<int64_t>(sizeof(float))));
     slots_[slot] = {reinterpret_cast<float*>(data), widths[slot], stride};
   }
-  const int64_t group = shape.num_heads / shape.num_kv_heads;
-  const int64_t floats = AttentionScratchFloats(std::max<int64_t>(kQueryRows / group, 1), group, shape.head_dim);
-  for (int thread = 0; thread < pool_.threads(); ++thread) {
-    BATON_ASSIGN_OR_RETURN(uint8_t * data, arena_.Allocate(floats * static_cast<int64_t>(sizeof(float))));
-    attention_scratch_.push_back(reinterpret_cast<float*>(data));
-  }
-  return absl::OkStatus();
+  return attention_.Start(shape, kv, arena_);
 }
 
 template <typename Function>
@@ -183,7 +180,8 @@ absl::Status CpuBackend::BeginStep(const Batch& batch) {
   if (tokens_ > limits_.max_batch_tokens) {
     return Internal("a step of ", tokens_, " tokens: expected at most ", limits_.max_batch_tokens);
   }
-  plan_.Build(batch, std::max(kQueryRows / (shape_.num_heads / shape_.num_kv_heads), 1));
+  plan_.Build(batch, attention_.queries_together());
+  attention_.BeginStep(batch, plan_);
   output_ = StepOutput();
   output_.items.resize(batch.items.size());
   ComputeAngles();
@@ -239,6 +237,8 @@ void CpuBackend::AppendRow(int32_t layer, int64_t row) {
     for (int i = 0; i < 2; ++i) {
       if (kv_.dtype == DType::kF16) {
         kernels_.store_half(sources[i], shape_.head_dim, reinterpret_cast<uint16_t*>(rows[i]));
+      } else if (kv_.dtype == DType::kI8) {
+        kernels_.store_int8(sources[i], shape_.head_dim, rows[i]);
       } else {
         std::memcpy(rows[i], sources[i], kv_.row_bytes());
       }
@@ -252,36 +252,9 @@ absl::Status CpuBackend::RotateAndAppend(int32_t layer) {
 }
 
 absl::Status CpuBackend::Attention(int32_t layer) {
-  const int32_t kv_heads = shape_.num_kv_heads;
-  const int32_t group = shape_.num_heads / kv_heads;
-  auto attend = [&](int64_t unit, int thread) {
-    const StepPlan::QueryTile& tile = plan_.query_tiles[unit / kv_heads];
-    const int32_t head = static_cast<int32_t>(unit % kv_heads);
-    AttentionArgs args;
-    args.q = At(Slot::kQkv).Row(tile.first_row) + int64_t{head} * group * shape_.head_dim;
-    args.out = At(Slot::kAttention).Row(tile.first_row) + int64_t{head} * group * shape_.head_dim;
-    args.q_stride = At(Slot::kQkv).stride;
-    args.out_stride = At(Slot::kAttention).stride;
-    args.queries = tile.count;
-    args.heads = group;
-    args.head_dim = shape_.head_dim;
-    args.first_position = tile.first_position;
-    args.scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
-    args.k = Plane(head, layer, 0);
-    args.v = Plane(head, layer, 1);
-    args.block_bytes = kv_.block_bytes();
-    args.block_table = batch_->items[tile.item].block_table.data();
-    args.block_size = kv_.block_size;
-    args.f16 = kv_.dtype == DType::kF16;
-    args.scratch = attention_scratch_[thread];
-    kernels_.attention(args);
-  };
-  const int64_t units = static_cast<int64_t>(plan_.query_tiles.size()) * kv_heads;
-  if (plan_.attention_tiles * shape_.num_heads <= 24) {  // less work than waking a thread
-    for (int64_t unit = 0; unit < units; ++unit) attend(unit, 0);
-  } else {
-    pool_.ParallelFor(units, attend);
-  }
+  const Activation& q = At(Slot::kQkv);
+  const Activation& out = At(Slot::kAttention);
+  attention_.Run(layer, kv_memory_.data(), q.data, q.stride, out.data, out.stride);
   return absl::OkStatus();
 }
 
@@ -379,18 +352,18 @@ absl::Status CpuBackend::CopyBlock(BlockId from, BlockId to) {
 }  // namespace
 }  // namespace cpu
 
+std::vector<std::string> CpuInstructionSets() {
+  std::vector<std::string> names;
+  for (const cpu::Kernels* kernels : cpu::KernelsHere()) names.emplace_back(kernels->name);
+  return names;
+}
+
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const CpuOptions& options) {
-  if (options.threads < 1 || options.threads > cpu::kMaxThreads) {
-    return InvalidArgument("compute threads: expected 1 to ", cpu::kMaxThreads, ", found ", options.threads);
+  if (options.threads < 1 || options.threads > kMaxCpuThreads) {
+    return InvalidArgument("compute threads: expected 1 to ", kMaxCpuThreads, ", found ", options.threads);
   }
-  const cpu::Kernels* kernels = cpu::Avx2Kernels();
-  if (options.instruction_set == "plain" || (options.instruction_set.empty() && kernels == nullptr)) {
-    kernels = &cpu::PlainKernels();
-  } else if (!options.instruction_set.empty() && options.instruction_set != "avx2") {
-    return InvalidArgument("instruction set '", options.instruction_set, "': expected avx2 or plain");
-  }
-  if (kernels == nullptr) return FailedPrecondition("this machine has no AVX2 with FMA and F16C: use plain");
-  return std::make_unique<cpu::CpuBackend>(*kernels, options.threads);
+  BATON_ASSIGN_OR_RETURN(const cpu::Kernels* kernels, cpu::ChooseKernels(options.instruction_set));
+  return std::make_unique<cpu::CpuBackend>(*kernels, options.threads, options.threads_now);
 }
 
 }  // namespace baton

@@ -10,12 +10,12 @@ using avx2::Exp;
 using avx2::SumLanes;
 
 struct QuantizedBlock {
-  __m256i q;  // 32 int8
+  __m256i q[4];
   float scale;
-  float scaled_sum;
+  int32_t sums[2];  // of the first 16, and of the others
 };
 
-BATON_INLINE QuantizedBlock Quantize(const float* x) {
+BATON_INLINE QuantizedBlock Quantize(const float* x, float range) {
   __m256 value[4];
   __m256i largest = _mm256_setzero_si256();
   for (int i = 0; i < 4; ++i) {
@@ -29,40 +29,50 @@ BATON_INLINE QuantizedBlock Quantize(const float* x) {
   half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1));
   const float max = _mm_cvtss_f32(_mm_castsi128_ps(half));
   QuantizedBlock block;
-  block.scale = max / 127.0f;
-  const __m256 inverse = _mm256_set1_ps(max > 0 ? 127.0f / max : 0.0f);
-  __m256i q[4];
+  block.scale = max / range;
+  const __m256 inverse = _mm256_set1_ps(max > 0 ? range / max : 0.0f);
+  __m256i* q = block.q;
   for (int i = 0; i < 4; ++i) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(value[i], inverse));
-  const __m256i sums = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
-  __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
-  block.scaled_sum = block.scale * static_cast<float>(_mm_cvtsi128_si32(sum));
-  const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
-  block.q = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  __m256i sums = _mm256_hadd_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
+  sums = _mm256_hadd_epi32(sums, sums);
+  const __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+  block.sums[0] = _mm_cvtsi128_si32(sum);
+  block.sums[1] = _mm_extract_epi32(sum, 1);
   return block;
+}
+
+// Saturate: NaN and infinity, which the scale keeps, become the lowest number.
+BATON_INLINE void StoreBytes(const __m256i* q, uint32_t* out) {
+  const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  _mm256_store_si256(reinterpret_cast<__m256i*>(out), _mm256_permutevar8x32_epi32(packed, order));
+}
+BATON_INLINE void StoreWords(const __m256i* q, uint32_t* out) {
+  for (int i = 0; i < 2; ++i) {
+    const __m256i packed = _mm256_packs_epi32(q[2 * i], q[2 * i + 1]);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(out + i * 8), _mm256_permute4x64_epi64(packed, 0xd8));
+  }
 }
 
 }  // namespace
 
 void QuantizeTileAvx2(InputKind kind, const float* x, int64_t stride, int width, int64_t k, uint8_t* tile) {
-  const bool int8 = kind == InputKind::kInt8;
-  const int words = int8 ? 8 : 16;  // 4-byte groups of a column
+  const bool int8 = kind != InputKind::kInt16;
+  const int words = ColumnValueBytes(kind) / 4;  // groups of a column
   for (int64_t b = 0; b < k / kQuantBlock; ++b, tile += width * ColumnBlockBytes(kind)) {
     float* scales = reinterpret_cast<float*>(tile + width * words * 4);
     for (int c = 0; c < width; ++c) {
-      const QuantizedBlock block = Quantize(x + c * stride + b * kQuantBlock);
+      const QuantizedBlock block = Quantize(x + c * stride + b * kQuantBlock, InputRange(kind));
       alignas(32) uint32_t group[16];
-      if (int8) {
-        _mm256_store_si256(reinterpret_cast<__m256i*>(group), block.q);
-      } else {
-        _mm256_store_si256(reinterpret_cast<__m256i*>(group), _mm256_cvtepi8_epi16(_mm256_castsi256_si128(block.q)));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(group + 8),
-                           _mm256_cvtepi8_epi16(_mm256_extracti128_si256(block.q, 1)));
-      }
+      int8 ? StoreBytes(block.q, group) : StoreWords(block.q, group);
       for (int i = 0; i < words; ++i) std::memcpy(tile + (i * width + c) * 4, group + i, 4);
       scales[c] = block.scale;
-      scales[width + c] = block.scaled_sum;
+      if (kind == InputKind::kInt8Halves) {
+        scales[width + c] = block.scale * static_cast<float>(block.sums[0]);
+        scales[2 * width + c] = block.scale * static_cast<float>(block.sums[1]);
+      } else {
+        scales[width + c] = block.scale * static_cast<float>(block.sums[0] + block.sums[1]);
+      }
     }
   }
 }
@@ -139,6 +149,26 @@ void StoreHalfAvx2(const float* x, int64_t count, uint16_t* out) {
   for (int64_t i = count & ~int64_t{7}; i < count; ++i) out[i] = _cvtss_sh(x[i], _MM_FROUND_TO_NEAREST_INT);
 }
 
+void StoreInt8Avx2(const float* x, int64_t count, uint8_t* out) {
+  __m256i largest = _mm256_setzero_si256();
+  for (int64_t i = 0; i < count; i += 8) {  // of the bits, as for quantized input
+    const __m256i bits = _mm256_castps_si256(_mm256_loadu_ps(x + i));
+    largest = _mm256_max_epi32(largest, _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff)));
+  }
+  __m128i half = _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+  half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+  half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1));
+  const float max = _mm_cvtss_f32(_mm_castsi128_ps(half));
+  const float scale = max / 127.0f;
+  const __m256 inverse = _mm256_set1_ps(max > 0 ? 127.0f / max : 0.0f);
+  for (int64_t i = 0; i < count; i += 8) {
+    const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i), inverse));
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out + i), _mm_packs_epi16(words, words));
+  }
+  std::memcpy(out + count, &scale, sizeof(scale));
+}
+
 void SwiGluAvx2(const float* gate, const float* up, int64_t count, float* out) {
   const __m256 one = _mm256_set1_ps(1.0f);
   const __m256 sign = _mm256_set1_ps(-0.0f);
@@ -161,23 +191,6 @@ void SwiGluAvx2(const float* gate, const float* up, int64_t count, float* out) {
     _mm256_storeu_ps(o, _mm256_mul_ps(sigmoid, _mm256_loadu_ps(u)));
     if (left < 8) std::memcpy(out + i, o, left * sizeof(float));
   }
-}
-
-const Kernels* Avx2Kernels() {
-  static constexpr Kernels kKernels = {
-      "avx2",
-      QuantizeTileAvx2,
-      {MultiplyF32Avx2, MultiplyF16Avx2, MultiplyBf16Avx2, MultiplyQ4Avx2, MultiplyQ4MinAvx2, MultiplyQ8Avx2,
-       MultiplyQ8MinAvx2},
-      NormAvx2,
-      RotateAvx2,
-      StoreHalfAvx2,
-      AttentionAvx2,
-      SwiGluAvx2,
-  };
-  const bool present =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  return present ? &kKernels : nullptr;
 }
 
 }  // namespace baton::cpu

@@ -6,13 +6,19 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <string_view>
 
 #include "backend/cpu/activation_tiles.h"
 #include "backend/cpu/packed_format.h"
+#include "base/status.h"
 
 namespace baton::cpu {
 
-inline constexpr int kAttentionTile = 32;  // tokens; softmax sums run over such tiles from position 0
+// Softmax sums run over tiles of tokens from position 0, within sections that are merged in order: so a long sequence
+// can be shared among threads, to the same bits.
+inline constexpr int kAttentionTile = 32;      // tokens
+inline constexpr int kAttentionSection = 256;  // tokens
 inline constexpr int kMultiplyScratch = 40 * 1024;
 
 struct MultiplyArgs {
@@ -20,7 +26,7 @@ struct MultiplyArgs {
   int64_t k;             // columns of the weight
   const float* floats;   // kFloat: [columns][k] with stride `float_stride`
   int64_t float_stride;
-  const uint8_t* tiles;  // kInt8, kInt16: quantized input of this group of columns
+  const uint8_t* tiles;  // other inputs: the quantized columns of this group
   int columns;           // at most kColumnGroup
   float* out;            // [columns][16], stride `out_stride`
   int64_t out_stride;    // floats
@@ -35,6 +41,9 @@ struct NormArgs {
   float epsilon;
   float* out;  // [size]
 };
+
+// Stored type of K and V. kI8: elements, then a float that they are to be multiplied by.
+enum class KvType : uint8_t { kF32, kF16, kI8 };
 
 // Some queries of one sequence against all it may see, for one KV head and the query heads that share it.
 struct AttentionArgs {
@@ -52,28 +61,43 @@ struct AttentionArgs {
   int64_t block_bytes;  // from a block to the next
   const int32_t* block_table;
   int block_size;
-  bool f16;        // stored type: F16, else F32
+  int row_bytes;
+  KvType kv;
   float* scratch;  // AttentionScratchFloats, 64-byte aligned
+  // Of one query only: take sections [first_section, first_section + sections) and leave their sums in `partials`,
+  // [sections][heads][head_dim + 2], for merge_sections; `out` is not written. Null: everything.
+  float* partials = nullptr;
+  int first_section = 0;
+  int sections = 0;
 };
 constexpr int64_t AttentionScratchFloats(int64_t queries, int64_t heads, int64_t head_dim) {
-  return 2 * kAttentionTile * head_dim + queries * heads * (2 * head_dim + kAttentionTile + 3) + 64;
+  return 2 * kAttentionTile * head_dim + queries * heads * (3 * head_dim + kAttentionTile + 5) + 64;
 }
+constexpr int64_t PartialFloats(int64_t heads, int64_t head_dim) { return heads * (head_dim + 2); }
 
 struct Kernels {
-  const char* name;  // "avx2", "plain"
-  // Quantizes `width` columns of `k` floats into one tile (kInt8 or kInt16).
+  const char* name;                // "avx2", "plain"
+  int tile_width[kNumInputKinds];  // columns of a tile of large groups, by InputKind
+  // Quantizes `width` columns of `k` floats into one tile.
   void (*quantize_tile)(InputKind kind, const float* x, int64_t stride, int width, int64_t k, uint8_t* tile);
   void (*multiply[kNumPackedKinds])(const MultiplyArgs& args);  // by PackedKind
   void (*norm)(const NormArgs& args);
   // Rotates `heads` heads at x; cosines and sines: [head_dim / 2].
   void (*rotate)(float* x, int heads, int head_dim, const float* cosines, const float* sines, bool interleaved);
   void (*store_half)(const float* x, int64_t count, uint16_t* out);
+  // A row of KvType::kI8; count is a multiple of 8.
+  void (*store_int8)(const float* x, int64_t count, uint8_t* out);
   void (*attention)(const AttentionArgs& args);
+  // All sections of one query, [sections][heads][head_dim + 2] → out [heads][head_dim]. Overwrites `partials`.
+  void (*merge_sections)(float* partials, int sections, int heads, int head_dim, float* out);
   void (*swiglu)(const float* gate, const float* up, int64_t count, float* out);
 };
 
 const Kernels& PlainKernels();
-// Null when the machine has no AVX2, FMA and F16C.
-const Kernels* Avx2Kernels();
+// All that this machine can run, the best first, PlainKernels last.
+std::span<const Kernels* const> KernelsHere();
+// By name; "" and "auto" are the best. InvalidArgument for an unknown name, FailedPrecondition for what the machine
+// lacks.
+absl::StatusOr<const Kernels*> ChooseKernels(std::string_view name);
 
 }  // namespace baton::cpu

@@ -104,39 +104,79 @@ TEST_P(KernelsTest, StoreHalf) {
   }
 }
 
+TEST_P(KernelsTest, StoreInt8) {
+  for (int64_t size : {8, 64, 104}) {
+    for (float spread : {0.0f, 1.0f, 1e4f}) {
+      const std::vector<float> x = Random(size, spread);
+      std::vector<uint8_t> out(size + 5, 0x12);
+      GetParam()->store_int8(x.data(), size, out.data());
+      float max = 0, scale;
+      for (float value : x) max = std::max(max, std::fabs(value));
+      std::memcpy(&scale, out.data() + size, 4);
+      EXPECT_EQ(scale, max / 127.0f);
+      for (int64_t i = 0; i < size; ++i) {
+        ASSERT_NEAR(static_cast<int8_t>(out[i]) * double{scale}, x[i], 0.5001 * scale) << i;
+      }
+      EXPECT_EQ(out[size + 4], 0x12);
+    }
+  }
+  std::vector<float> bad(8, 1.0f);
+  bad[5] = NAN;
+  uint8_t out[12];
+  float scale;
+  GetParam()->store_int8(bad.data(), 8, out);
+  std::memcpy(&scale, out + 8, 4);
+  EXPECT_TRUE(std::isnan(scale));  // not lost
+}
+
 // One KV head's cache with its blocks scattered; whatever is not a token is NaN.
 struct Cache {
-  Cache(int tokens, int dim, int block_size, bool f16, std::mt19937& random)
-      : dim(dim), block_size(block_size), f16(f16), row_bytes(dim * (f16 ? 2 : 4)) {
+  Cache(int tokens, int dim, int block_size, KvType kv, std::mt19937& random)
+      : dim(dim), block_size(block_size), kv(kv), row_bytes(dim * kElementBytes[static_cast<int>(kv)]) {
+    if (kv == KvType::kI8) row_bytes += 4;
     const int blocks = (tokens + block_size - 1) / block_size;
     block_bytes = 2 * block_size * row_bytes + 64;
     bytes.assign((blocks + 3) * block_bytes, 0xff);                    // NaN in both types
     for (int i = 0; i < blocks; ++i) table.push_back(blocks + 1 - i);  // not in memory order
     for (int token = 0; token < tokens; ++token) {
       for (int v = 0; v < 2; ++v) {
-        for (int d = 0; d < dim; ++d) {
-          float value = std::normal_distribution<float>()(random);
-          const uint16_t half = FloatToHalf(value);
-          uint8_t* row = bytes.data() + table[token / block_size] * block_bytes + v * block_size * row_bytes +
-                         token % block_size * row_bytes;
-          if (f16) std::memcpy(row + d * 2, &half, 2);
-          if (!f16) std::memcpy(row + d * 4, &value, 4);
-          values[v].push_back(f16 ? HalfToFloat(half) : value);
-        }
+        uint8_t* row = bytes.data() + table[token / block_size] * block_bytes + v * block_size * row_bytes +
+                       token % block_size * row_bytes;
+        const float scale = std::uniform_real_distribution<float>(0.01f, 0.02f)(random);
+        if (kv == KvType::kI8) std::memcpy(row + dim, &scale, 4);
+        for (int d = 0; d < dim; ++d)
+          values[v].push_back(Put(std::normal_distribution<float>()(random), scale, d, row));
       }
     }
   }
+  // Element d of a row; returns what it means.
+  double Put(float value, float scale, int d, uint8_t* row) {
+    const uint16_t half = FloatToHalf(value);
+    switch (kv) {
+      case KvType::kF32:
+        std::memcpy(row + d * 4, &value, 4);
+        return value;
+      case KvType::kF16:
+        std::memcpy(row + d * 2, &half, 2);
+        return HalfToFloat(half);
+      case KvType::kI8:
+        row[d] = static_cast<uint8_t>(std::clamp(static_cast<int>(value * 60), -127, 127));
+        return static_cast<int8_t>(row[d]) * double{scale};
+    }
+    return NAN;
+  }
+  static constexpr int kElementBytes[] = {4, 2, 1};  // by KvType
   int dim, block_size;
-  bool f16;
+  KvType kv;
   int64_t row_bytes, block_bytes;
   std::vector<uint8_t> bytes;
   std::vector<int32_t> table;
   std::vector<double> values[2];  // K and V: [token][dim]
 };
 
-// Queries [first, first + count) of q, in one call.
+// Queries [first, first + count) of q, in one call; or, of one query, each `together` sections in a call of their own.
 void Attend(const Kernels& kernels, const Cache& cache, const std::vector<float>& q, int heads, int first, int count,
-            std::vector<float>& out) {
+            std::vector<float>& out, int together = 0) {
   const int64_t stride = heads * cache.dim;
   std::vector<float> scratch(AttentionScratchFloats(count, heads, cache.dim) + 16, NAN);
   AttentionArgs args;
@@ -153,9 +193,19 @@ void Attend(const Kernels& kernels, const Cache& cache, const std::vector<float>
   args.block_bytes = cache.block_bytes;
   args.block_table = cache.table.data();
   args.block_size = cache.block_size;
-  args.f16 = cache.f16;
+  args.row_bytes = static_cast<int>(cache.row_bytes);
+  args.kv = cache.kv;
   args.scratch = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
-  kernels.attention(args);
+  if (together == 0) return kernels.attention(args);
+  const int sections = first / kAttentionSection + 1;
+  const int64_t floats = PartialFloats(heads, cache.dim);
+  std::vector<float> partials(sections * floats, NAN);
+  for (args.first_section = 0; args.first_section < sections; args.first_section += together) {
+    args.sections = std::min(together, sections - args.first_section);
+    args.partials = partials.data() + args.first_section * floats;
+    kernels.attention(args);
+  }
+  kernels.merge_sections(partials.data(), sections, heads, cache.dim, args.out);
 }
 
 std::vector<double> NaiveAttention(const Cache& cache, const std::vector<float>& q, int heads, int query, int head) {
@@ -175,10 +225,10 @@ std::vector<double> NaiveAttention(const Cache& cache, const std::vector<float>&
 }
 
 TEST_P(KernelsTest, AttentionEqualsItsDefinition) {
-  constexpr int kTokens = 100;
-  for (const auto& [dim, heads, block_size] : {std::tuple{64, 3, 32}, {128, 8, 16}, {8, 1, 1}, {80, 2, 40}}) {
-    for (bool f16 : {true, false}) {
-      const Cache cache(kTokens, dim, block_size, f16, random_);
+  for (const auto& [dim, heads, block_size, kTokens] :
+       {std::tuple{64, 3, 32, 100}, {128, 8, 16, 70}, {8, 1, 1, 530}, {80, 2, 40, 100}}) {
+    for (KvType kv : {KvType::kF32, KvType::kF16, KvType::kI8}) {
+      const Cache cache(kTokens, dim, block_size, kv, random_);
       const std::vector<float> q = Random(kTokens * heads * dim);
       std::vector<float> out(kTokens * heads * dim, NAN);
       for (int first = 0; first < kTokens; first += 9) {
@@ -197,30 +247,53 @@ TEST_P(KernelsTest, AttentionEqualsItsDefinition) {
   }
 }
 
-TEST_P(KernelsTest, AttentionBitsDoNotDependOnQueriesTogetherOrBlocks) {
-  constexpr int kTokens = 150, kDim = 64, kHeads = 3;
+TEST_P(KernelsTest, AttentionBitsDoNotDependOnQueriesTogetherBlocksOrSections) {
+  constexpr int kTokens = 2 * kAttentionSection + 60, kDim = 64, kHeads = 4;
   const std::vector<float> q = Random(kTokens * kHeads * kDim);
-  std::vector<float> expected;
-  for (int block_size : {1, 7, 32, 128}) {
-    std::mt19937 same(3);
-    Cache cache(kTokens, kDim, block_size, true, same);
-    for (int together : {1, 5, 8, 150}) {
-      std::vector<float> out(kTokens * kHeads * kDim, NAN);
-      for (int first = 0; first < kTokens; first += together) {
-        Attend(*GetParam(), cache, q, kHeads, first, std::min(together, kTokens - first), out);
+  for (KvType kv : {KvType::kF16, KvType::kI8}) {
+    std::vector<float> expected;
+    for (int block_size : {1, 7, 32, 128}) {
+      std::mt19937 same(3);
+      Cache cache(kTokens, kDim, block_size, kv, same);
+      for (int together : {1, 5, 8, kTokens}) {
+        std::vector<float> out(kTokens * kHeads * kDim, NAN);
+        for (int first = 0; first < kTokens; first += together) {
+          Attend(*GetParam(), cache, q, kHeads, first, std::min(together, kTokens - first), out);
+        }
+        if (expected.empty()) expected = out;
+        ASSERT_EQ(std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)), 0)
+            << "block size " << block_size << ", " << together << " together";
       }
-      if (expected.empty()) expected = out;
-      ASSERT_EQ(std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)), 0)
-          << "block size " << block_size << ", " << together << " together";
+    }
+    std::mt19937 same(3);
+    const Cache cache(kTokens, kDim, 32, kv, same);
+    for (int sections : {1, 2}) {
+      std::vector<float> out(kTokens * kHeads * kDim, NAN);
+      for (int query = 0; query < kTokens; ++query) Attend(*GetParam(), cache, q, kHeads, query, 1, out, sections);
+      ASSERT_EQ(std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)), 0) << sections << " sections";
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(InstructionSets, KernelsTest, testing::ValuesIn([] {
-                           std::vector<const Kernels*> all = {&PlainKernels()};
-                           if (Avx2Kernels() != nullptr) all.push_back(Avx2Kernels());
-                           return all;
-                         }()),
+// AVX2 and AVX-512 differ in width alone.
+TEST(Kernels, AttentionOfVectorPathsHasTheSameBits) {
+  for (int dim : {40, 64, 128}) {
+    std::mt19937 random(5);
+    const Cache cache(90, dim, 16, KvType::kF16, random);
+    std::vector<float> q(90 * 3 * dim);
+    for (float& value : q) value = std::normal_distribution<float>()(random);
+    std::vector<float> expected;
+    for (const Kernels* kernels : KernelsHere()) {
+      if (kernels == &PlainKernels()) continue;
+      std::vector<float> out(q.size(), NAN);
+      for (int first = 0; first < 90; first += 9) Attend(*kernels, cache, q, 3, first, 9, out);
+      if (expected.empty()) expected = out;
+      ASSERT_EQ(std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)), 0) << kernels->name << dim;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(InstructionSets, KernelsTest, testing::ValuesIn(KernelsHere().begin(), KernelsHere().end()),
                          [](const auto& info) { return std::string(info.param->name); });
 
 }  // namespace

@@ -29,7 +29,9 @@ struct ShrinkingRanges {
 Multiplier::Multiplier(const Kernels& kernels, ThreadPool& pool)
     : kernels_(kernels), pool_(pool), scratch_(pool.threads()) {}
 
-void Multiplier::QuantizeInput(const Product& product, InputKind kind, std::vector<uint8_t>& tiles) {
+void Multiplier::QuantizeInput(const Product& product, InputKind kind) {
+  std::vector<uint8_t>& tiles = tiles_[static_cast<int>(kind)];
+  const int many = kernels_.tile_width[static_cast<int>(kind)];
   const int64_t k = product.weight->columns();
   const int64_t column_bytes = k / kQuantBlock * ColumnBlockBytes(kind);
   if (static_cast<int64_t>(tiles.size()) < product.tokens * column_bytes) tiles.resize(product.tokens * column_bytes);
@@ -39,7 +41,7 @@ void Multiplier::QuantizeInput(const Product& product, InputKind kind, std::vect
     const int64_t group = begin / kColumnGroup * kColumnGroup;
     const int columns = static_cast<int>(std::min<int64_t>(kColumnGroup, product.tokens - group));
     for (int64_t column = begin; column < end;) {
-      const int width = TileWidth(kind, columns, static_cast<int>(column - group));
+      const int width = TileWidth(many, columns, static_cast<int>(column - group));
       kernels_.quantize_tile(kind, product.x + column * product.x_stride, product.x_stride, width, k,
                              tiles.data() + column * column_bytes);
       column += width;
@@ -51,7 +53,7 @@ void Multiplier::MultiplyPanel(const Product& product, int64_t panel, int64_t fi
   const PackedWeight::Panel source = product.weight->PanelAt(panel);
   const InputKind input = InputKindOf(source.kind);
   const int64_t column_bytes = product.weight->columns() / kQuantBlock * ColumnBlockBytes(input);
-  const std::vector<uint8_t>& tiles = input == InputKind::kInt8 ? int8_tiles_ : int16_tiles_;
+  const uint8_t* tiles = tiles_[static_cast<int>(input)].data();
   Scratch& scratch = scratch_[thread];
   float* out = product.out + first_column * product.out_stride + source.first_row;
   const bool whole = source.rows == kPanelRows;
@@ -60,7 +62,7 @@ void Multiplier::MultiplyPanel(const Product& product, int64_t panel, int64_t fi
   args.k = product.weight->columns();
   args.floats = product.x + first_column * product.x_stride;
   args.float_stride = product.x_stride;
-  args.tiles = input == InputKind::kFloat ? nullptr : tiles.data() + first_column * column_bytes;
+  args.tiles = input == InputKind::kFloat ? nullptr : tiles + first_column * column_bytes;
   args.columns = static_cast<int>(std::min<int64_t>(kColumnGroup, product.tokens - first_column));
   args.out = whole ? out : scratch.panel;
   args.out_stride = whole ? product.out_stride : kPanelRows;
@@ -80,8 +82,9 @@ void Multiplier::Multiply(const PackedWeight& weight, const float* x, int64_t x_
                           int64_t out_stride) {
   if (tokens == 0) return;
   const Product product = {&weight, x, x_stride, tokens, out, out_stride};
-  if (weight.Needs(InputKind::kInt8)) QuantizeInput(product, InputKind::kInt8, int8_tiles_);
-  if (weight.Needs(InputKind::kInt16)) QuantizeInput(product, InputKind::kInt16, int16_tiles_);
+  for (InputKind kind : {InputKind::kInt8, InputKind::kInt8Halves, InputKind::kInt16}) {
+    if (weight.Needs(kind)) QuantizeInput(product, kind);
+  }
   const int64_t groups = (tokens + kColumnGroup - 1) / kColumnGroup;
   const ShrinkingRanges ranges(groups * weight.panels(), pool_.threads());
   pool_.ParallelFor(ranges.count, [&](int64_t unit, int thread) {

@@ -30,13 +30,12 @@ class Multiplier {
     float* out;
     int64_t out_stride;
   };
-  void QuantizeInput(const Product& product, InputKind kind, std::vector<uint8_t>& tiles);
+  void QuantizeInput(const Product& product, InputKind kind);
   void MultiplyPanel(const Product& product, int64_t panel, int64_t first_column, int thread);
 
   const Kernels& kernels_;
   ThreadPool& pool_;
-  std::vector<uint8_t> int8_tiles_;
-  std::vector<uint8_t> int16_tiles_;
+  std::vector<uint8_t> tiles_[kNumInputKinds];  // by InputKind; kFloat has none
   struct alignas(64) Scratch {
     uint8_t bytes[kMultiplyScratch];
     float panel[kColumnGroup * kPanelRows];  // a panel's outputs when they cannot be written in place

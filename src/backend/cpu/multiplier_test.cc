@@ -12,8 +12,8 @@
 namespace baton::cpu {
 namespace {
 
-constexpr DType kTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0,
-                            DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1};
+constexpr DType kTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1,
+                            DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
 
 // A random matrix in GGUF's encoding, and what it means.
 struct Matrix {
@@ -36,6 +36,7 @@ struct Matrix {
   // As ggml defines the types: weight i of a 32-block has its low bits in byte i % 16, low nibble first.
   void AddBlock(DType dtype, const DTypeTraits& traits) {
     if (traits.block_elements == 1) return AddPlain(dtype);
+    if (traits.block_elements == 256) return AddSuperBlock(dtype, traits);
     const uint16_t scale = RandomHalf(0.005f, 0.02f);
     const uint16_t minimum = RandomHalf(-0.2f, 0.1f);
     const bool has_minimum = dtype == DType::kQ4_1 || dtype == DType::kQ5_1;
@@ -56,6 +57,40 @@ struct Matrix {
       values.push_back(double{HalfToFloat(scale)} * q + (has_minimum ? double{HalfToFloat(minimum)} : 0.0));
     }
   }
+  // 256 weights of a K type: any bytes are one, but for its scales.
+  void AddSuperBlock(DType dtype, const DTypeTraits& traits) {
+    std::vector<uint8_t> block(traits.block_bytes);
+    for (uint8_t& byte : block) byte = static_cast<uint8_t>(random());
+    const bool q6 = dtype == DType::kQ6_K;
+    const float scale = q6 ? 1e-4f : 3e-4f;
+    const uint16_t halves[2] = {RandomHalf(scale / 2, scale), RandomHalf(scale, 3 * scale)};
+    std::memcpy(block.data() + (q6 ? 208 : 0), halves, q6 ? 2 : 4);
+    AddBytes(block.data(), block.size());
+    for (int i = 0; i < 256; ++i) values.push_back(SuperBlockValue(dtype, block.data(), i));
+  }
+  // ggml's definition of weight i.
+  static double SuperBlockValue(DType dtype, const uint8_t* block, int i) {
+    uint16_t bits;
+    const int group = i / 32, j = i % 32;
+    if (dtype == DType::kQ6_K) {
+      std::memcpy(&bits, block + 208, 2);
+      const int half = i / 128, run = i / 32 % 4;
+      const int low = block[half * 64 + run % 2 * 32 + j] >> (run / 2 * 4) & 15;
+      const int high = block[128 + half * 32 + j] >> (run * 2) & 3;
+      return double{HalfToFloat(bits)} * static_cast<int8_t>(block[192 + i / 16]) * (low + 16 * high - 32);
+    }
+    std::memcpy(&bits, block, 2);
+    const double scale = HalfToFloat(bits);
+    std::memcpy(&bits, block + 2, 2);
+    const double minimum = HalfToFloat(bits);
+    const uint8_t* packed = block + 4;
+    const int s = group < 4 ? packed[group] & 63 : (packed[group + 4] & 15) + (packed[group - 4] >> 6) * 16;
+    const int m = group < 4 ? packed[group + 4] & 63 : (packed[group + 4] >> 4) + (packed[group] >> 6) * 16;
+    const bool fifth = dtype == DType::kQ5_K;
+    int q = block[(fifth ? 48 : 16) + group / 2 * 32 + j] >> (group % 2 * 4) & 15;
+    if (fifth) q += (block[16 + j] >> group & 1) * 16;
+    return scale * s * q - minimum * m;
+  }
   void AddPlain(DType dtype) {
     const float value = std::normal_distribution<float>(0, 0.05f)(random);
     if (dtype == DType::kF32) {
@@ -75,24 +110,25 @@ struct Matrix {
   std::vector<double> values;  // [rows][columns]
 };
 
-// What the kernels multiply by: the input itself, or its rounding to 8 bits in blocks of 32.
-std::vector<double> RoundInput(DType dtype, const std::vector<float>& x) {
+// What the kernels multiply by: the input itself, or its rounding to 8 bits (16 for 8-bit weights) in blocks of 32.
+std::vector<double> RoundInput(const Kernels& kernels, DType dtype, const std::vector<float>& x) {
   std::vector<double> rounded(x.begin(), x.end());
+  if (dtype == DType::kBF16 && std::string_view(kernels.name) == "avx512bf16") {
+    for (double& value : rounded) {  // to nearest, ties to even
+      const uint32_t bits = std::bit_cast<uint32_t>(static_cast<float>(value));
+      value = std::bit_cast<float>((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u);
+    }
+  }
   if (TraitsOf(dtype).block_elements == 1) return rounded;
+  const float range = dtype == DType::kQ8_0 ? 32767.0f : 127.0f;
   for (size_t block = 0; block < x.size(); block += 32) {
     float max = 0;
     for (size_t i = block; i < block + 32; ++i) max = std::max(max, std::fabs(x[i]));
     for (size_t i = block; i < block + 32; ++i) {
-      rounded[i] = max == 0 ? 0 : std::nearbyint(x[i] * (127.0f / max)) * double{max / 127.0f};
+      rounded[i] = max == 0 ? 0 : std::nearbyint(x[i] * (range / max)) * double{max / range};
     }
   }
   return rounded;
-}
-
-std::vector<const Kernels*> AllKernels() {
-  std::vector<const Kernels*> all = {&PlainKernels()};
-  if (Avx2Kernels() != nullptr) all.push_back(Avx2Kernels());
-  return all;
 }
 
 std::vector<float> RandomInput(int64_t size, uint32_t seed) {
@@ -112,8 +148,10 @@ std::unique_ptr<PackedWeight> Pack(std::span<const LinearSource> sources, Arena&
 class MultiplierTest : public testing::TestWithParam<DType> {};
 
 TEST_P(MultiplierTest, EqualsTheDefinition) {
-  for (const Kernels* kernels : AllKernels()) {
-    for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{16, 32}, {40, 96}, {7, 64}, {33, 1600}}) {
+  for (const Kernels* kernels : KernelsHere()) {
+    const bool super = TraitsOf(GetParam()).block_elements == 256;
+    for (auto [rows, columns] : {std::pair<int64_t, int64_t>{16, 32}, {40, 96}, {7, 64}, {33, 1600}}) {
+      if (super) columns = (columns + 255) / 256 * 256;
       ThreadPool pool(2);
       Arena arena;
       Multiplier multiplier(*kernels, pool);
@@ -122,7 +160,7 @@ TEST_P(MultiplierTest, EqualsTheDefinition) {
       for (int64_t tokens : {1, 2, 3, 5, 8, 9, 14, 31, 300}) {
         if (tokens > 31 && rows > 16) continue;
         const std::vector<float> x = RandomInput(tokens * columns, 9);
-        const std::vector<double> rounded = RoundInput(GetParam(), x);
+        const std::vector<double> rounded = RoundInput(*kernels, GetParam(), x);
         std::vector<float> out(tokens * (rows + 3), NAN);
         multiplier.Multiply(*weight, x.data(), columns, tokens, out.data(), rows + 3);
         for (int64_t t = 0; t < tokens; ++t) {
@@ -149,7 +187,7 @@ TEST_P(MultiplierTest, BitsDoNotDependOnBatchOrThreads) {
   constexpr int64_t kRows = 80, kColumns = 1024, kTokens = 300;
   const Matrix matrix(GetParam(), kRows, kColumns, 6);
   const std::vector<float> x = RandomInput(kTokens * kColumns, 10);
-  for (const Kernels* kernels : AllKernels()) {
+  for (const Kernels* kernels : KernelsHere()) {
     std::vector<float> expected(kTokens * kRows);
     for (int threads = 1; threads <= 3; ++threads) {
       ThreadPool pool(threads);
@@ -172,8 +210,28 @@ TEST_P(MultiplierTest, BitsDoNotDependOnBatchOrThreads) {
   }
 }
 
+// AVX2 and AVX-512 differ in width alone; only BF16 has instructions that round.
+TEST_P(MultiplierTest, VectorPathsGiveTheSameBits) {
+  constexpr int64_t kRows = 48, kColumns = 1024, kTokens = 37;
+  const Matrix matrix(GetParam(), kRows, kColumns, 6);
+  const std::vector<float> x = RandomInput(kTokens * kColumns, 10);
+  std::vector<float> expected;
+  for (const Kernels* kernels : KernelsHere()) {
+    if (kernels == &PlainKernels()) continue;
+    if (GetParam() == DType::kBF16 && std::string_view(kernels->name) == "avx512bf16") continue;
+    ThreadPool pool(2);
+    Arena arena;
+    Multiplier multiplier(*kernels, pool);
+    const auto weight = Pack(std::vector<LinearSource>{{matrix.view}}, arena, pool);
+    std::vector<float> out(kTokens * kRows, NAN);
+    multiplier.Multiply(*weight, x.data(), kColumns, kTokens, out.data(), kRows);
+    if (expected.empty()) expected = out;
+    ASSERT_EQ(std::memcmp(out.data(), expected.data(), out.size() * sizeof(float)), 0) << kernels->name;
+  }
+}
+
 TEST_P(MultiplierTest, StackedSourcesWithBias) {
-  constexpr int64_t kColumns = 64;
+  constexpr int64_t kColumns = 256;
   const Matrix first(GetParam(), 20, kColumns, 1);
   const Matrix second(DType::kQ8_0, 9, kColumns, 2);
   const Matrix third(DType::kQ8_0, 13, kColumns, 3);
@@ -181,7 +239,7 @@ TEST_P(MultiplierTest, StackedSourcesWithBias) {
   LinearSource biased = {third.view};
   biased.bias = bias.view;
   biased.bias.shape = {13};
-  for (const Kernels* kernels : AllKernels()) {
+  for (const Kernels* kernels : KernelsHere()) {
     ThreadPool pool(2);
     Arena arena;
     Multiplier multiplier(*kernels, pool);
@@ -192,7 +250,7 @@ TEST_P(MultiplierTest, StackedSourcesWithBias) {
     multiplier.Multiply(*weight, x.data(), kColumns, 3, out.data(), 42);
     int64_t offset = 0;
     for (const Matrix* matrix : {&first, &second, &third}) {
-      const std::vector<double> rounded = RoundInput(matrix->view.dtype, x);
+      const std::vector<double> rounded = RoundInput(*kernels, matrix->view.dtype, x);
       for (int64_t t = 0; t < 3; ++t) {
         for (int64_t row = 0; row < matrix->view.rows(); ++row) {
           double sum = matrix == &third ? bias.values[row] : 0;
@@ -214,18 +272,19 @@ TEST_P(MultiplierTest, StackedSourcesWithBias) {
 
 TEST_P(MultiplierTest, NotANumberIsNotLost) {
   if (TraitsOf(GetParam()).block_elements == 1) return;  // plain arithmetic keeps it
-  const Matrix matrix(GetParam(), 16, 96, 1);
-  for (const Kernels* kernels : AllKernels()) {
+  const int64_t columns = TraitsOf(GetParam()).block_elements == 256 ? 256 : 96;
+  const Matrix matrix(GetParam(), 16, columns, 1);
+  for (const Kernels* kernels : KernelsHere()) {
     ThreadPool pool(1);
     Arena arena;
     Multiplier multiplier(*kernels, pool);
     const auto weight = Pack(std::vector<LinearSource>{{matrix.view}}, arena, pool);
     for (int position : {0, 40, 95}) {
       for (float bad : {NAN, -NAN, INFINITY}) {
-        std::vector<float> x = RandomInput(96, 3);
+        std::vector<float> x = RandomInput(columns, 3);
         x[position] = bad;
         std::vector<float> out(16, 0.0f);
-        multiplier.Multiply(*weight, x.data(), 96, 1, out.data(), 16);
+        multiplier.Multiply(*weight, x.data(), columns, 1, out.data(), 16);
         for (float value : out) EXPECT_FALSE(std::isfinite(value)) << kernels->name << " " << position;
       }
     }
@@ -245,9 +304,9 @@ TEST(PackedWeight, RefusesWhatItCannotPack) {
     return PackedWeight::Pack(std::span(&source, 1), arena, pool).status();
   };
   EXPECT_EQ(pack([](LinearSource&) {}), absl::OkStatus());
-  const absl::Status unknown = pack([](LinearSource& source) { source.weight.dtype = DType::kQ6_K; });
+  const absl::Status unknown = pack([](LinearSource& source) { source.weight.dtype = DType::kF8E4M3; });
   EXPECT_EQ(unknown.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_NE(Message(unknown).find("Q6_K"), std::string_view::npos);
+  EXPECT_NE(Message(unknown).find("F8_E4M3"), std::string_view::npos);
   EXPECT_EQ(pack([](LinearSource& source) { --source.weight.bytes; }).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(pack([](LinearSource& source) {
               source.weight.shape = {32, 32, 1};

@@ -1,5 +1,5 @@
-// Products of 8-bit weights with int16 input (of int8 range): vpmaddwd is exact for every int8 weight. Float sums
-// follow the blocks of k in order in every variant below.
+// Products of 8-bit weights with int16 input: vpmaddwd is exact, and 32 products fit 32 bits. Float sums follow the
+// blocks of k in order in every variant below.
 #include "backend/cpu/avx2.h"
 
 namespace baton::cpu {
@@ -7,9 +7,8 @@ namespace {
 
 using avx2::LoadHalves;
 
-template <bool kMinimum>
-constexpr int kBlockBytes = kMinimum ? 576 : 544;
-constexpr int kUnpackedBytes = 1024 + 4 * 32;  // of a block: int16 [16][16 rows][2], float scale[16], minimum[16]
+constexpr int kBlockBytes = TraitsOf(PackedKind::kQ8).block_bytes;
+constexpr int kUnpackedBytes = 1024 + 2 * 32;  // of a block: int16 [16][16 rows][2], float scale[16]
 constexpr int kPanelBlocks = 18;               // unpacked at once: 20 KB
 static_assert(kPanelBlocks * kUnpackedBytes <= kMultiplyScratch);
 constexpr int kColumnBytes = ColumnBlockBytes(InputKind::kInt16);
@@ -22,7 +21,7 @@ BATON_INLINE __m256i Widen(const uint8_t* data) {
 }
 
 // 8 rows × kWidth columns of one block, rows [8 × half, 8 × half + 8).
-template <bool kMinimum, bool kUnpacked, int kWidth>
+template <bool kUnpacked, int kWidth>
 BATON_INLINE void AddHalfBlock(const uint8_t* block, int half, const uint8_t* tile, float* sums) {
   __m256i dots[kWidth];
 #pragma GCC unroll 16
@@ -43,22 +42,17 @@ BATON_INLINE void AddHalfBlock(const uint8_t* block, int half, const uint8_t* ti
   for (int c = 0; c < kWidth; ++c) {
     __m256 sum = _mm256_load_ps(sums + c * 16);
     sum = _mm256_fmadd_ps(_mm256_mul_ps(scale, _mm256_broadcast_ss(scales + c)), _mm256_cvtepi32_ps(dots[c]), sum);
-    if constexpr (kMinimum) {
-      const __m256 minimum = kUnpacked ? _mm256_load_ps(unpacked + 16) : LoadHalves(block + 544 + half * 16);
-      sum = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(scales + kWidth + c), sum);
-    }
     _mm256_store_ps(sums + c * 16, sum);
   }
 }
 
 // One column, bound by memory.
-template <bool kMinimum>
 void MultiplyOne(const MultiplyArgs& args) {
   const uint8_t* block = args.panel;
   const uint8_t* tile = args.tiles;
   __m256 low = _mm256_setzero_ps();
   __m256 high = _mm256_setzero_ps();
-  for (int64_t b = 0; b < args.k / kQuantBlock; ++b, block += kBlockBytes<kMinimum>, tile += kColumnBytes) {
+  for (int64_t b = 0; b < args.k / kQuantBlock; ++b, block += kBlockBytes, tile += kColumnBytes) {
     for (int i = 0; i < 9; ++i) _mm_prefetch(reinterpret_cast<const char*>(block) + 2048 + i * 64, _MM_HINT_T0);
     __m256i dots_low = _mm256_setzero_si256();
     __m256i dots_high = _mm256_setzero_si256();
@@ -72,18 +66,13 @@ void MultiplyOne(const MultiplyArgs& args) {
     const __m256 scale = _mm256_broadcast_ss(scales);
     low = _mm256_fmadd_ps(_mm256_mul_ps(LoadHalves(block + 512), scale), _mm256_cvtepi32_ps(dots_low), low);
     high = _mm256_fmadd_ps(_mm256_mul_ps(LoadHalves(block + 528), scale), _mm256_cvtepi32_ps(dots_high), high);
-    if constexpr (kMinimum) {
-      const __m256 sum = _mm256_broadcast_ss(scales + 1);
-      low = _mm256_fmadd_ps(LoadHalves(block + 544), sum, low);
-      high = _mm256_fmadd_ps(LoadHalves(block + 560), sum, high);
-    }
   }
   _mm256_storeu_ps(args.out, low);
   _mm256_storeu_ps(args.out + 8, high);
 }
 
 // One tile of columns over some blocks; continues the sums in `out` unless these are the first blocks.
-template <bool kMinimum, bool kUnpacked, int kWidth>
+template <bool kUnpacked, int kWidth>
 __attribute__((noinline)) void MultiplyTile(const uint8_t* block, int64_t blocks, const uint8_t* tile, float* out,
                                             int64_t stride, bool first) {
   alignas(32) float buffer[2 * kWidth * 8];
@@ -95,13 +84,13 @@ __attribute__((noinline)) void MultiplyTile(const uint8_t* block, int64_t blocks
       _mm256_store_ps(sums + (c * 2 + half) * 8, sum);
     }
   }
-  constexpr int kBytes = kUnpacked ? kUnpackedBytes : kBlockBytes<kMinimum>;
+  constexpr int kBytes = kUnpacked ? kUnpackedBytes : kBlockBytes;
   for (int64_t b = 0; b < blocks; ++b, block += kBytes, tile += kWidth * kColumnBytes) {
     if constexpr (!kUnpacked) {
       for (int i = 0; i < 9; ++i) _mm_prefetch(reinterpret_cast<const char*>(block) + 4 * kBytes + i * 64, _MM_HINT_T0);
     }
-    AddHalfBlock<kMinimum, kUnpacked, kWidth>(block, 0, tile, sums);
-    AddHalfBlock<kMinimum, kUnpacked, kWidth>(block, 1, tile, sums + 8);
+    AddHalfBlock<kUnpacked, kWidth>(block, 0, tile, sums);
+    AddHalfBlock<kUnpacked, kWidth>(block, 1, tile, sums + 8);
   }
   for (int c = 0; c < kWidth; ++c) {
     for (int half = 0; half < 2; ++half) {
@@ -110,55 +99,50 @@ __attribute__((noinline)) void MultiplyTile(const uint8_t* block, int64_t blocks
   }
 }
 
-template <bool kMinimum>
 void Unpack(const uint8_t* block, int64_t blocks, uint8_t* out) {
-  for (int64_t b = 0; b < blocks; ++b, block += kBlockBytes<kMinimum>, out += kUnpackedBytes) {
+  for (int64_t b = 0; b < blocks; ++b, block += kBlockBytes, out += kUnpackedBytes) {
     for (int i = 0; i < 32; ++i) _mm256_store_si256(reinterpret_cast<__m256i*>(out + i * 32), Widen(block + i * 16));
     float* scales = reinterpret_cast<float*>(out + 1024);
     for (int half = 0; half < 2; ++half) {
       _mm256_store_ps(scales + half * 8, LoadHalves(block + 512 + half * 16));
-      if constexpr (kMinimum) _mm256_store_ps(scales + 16 + half * 8, LoadHalves(block + 544 + half * 16));
     }
   }
 }
 
 using TileFunction = void (*)(const uint8_t*, int64_t, const uint8_t*, float*, int64_t, bool);
-template <bool kMinimum, bool kUnpacked>
+template <bool kUnpacked>
 constexpr TileFunction kTileFunctions[9] = {
     nullptr,
-    MultiplyTile<kMinimum, kUnpacked, 1>,
-    MultiplyTile<kMinimum, kUnpacked, 2>,
-    MultiplyTile<kMinimum, kUnpacked, 3>,
-    MultiplyTile<kMinimum, kUnpacked, 4>,
-    MultiplyTile<kMinimum, kUnpacked, 5>,
-    MultiplyTile<kMinimum, kUnpacked, 6>,
-    MultiplyTile<kMinimum, kUnpacked, 7>,
-    MultiplyTile<kMinimum, kUnpacked, 8>,
+    MultiplyTile<kUnpacked, 1>,
+    MultiplyTile<kUnpacked, 2>,
+    MultiplyTile<kUnpacked, 3>,
+    MultiplyTile<kUnpacked, 4>,
+    MultiplyTile<kUnpacked, 5>,
+    MultiplyTile<kUnpacked, 6>,
+    MultiplyTile<kUnpacked, 7>,
+    MultiplyTile<kUnpacked, 8>,
 };
 
-template <bool kMinimum>
 void Multiply(const MultiplyArgs& args) {
   const int64_t blocks = args.k / kQuantBlock;
-  if (args.columns == 1) return MultiplyOne<kMinimum>(args);
+  if (args.columns == 1) return MultiplyOne(args);
   if (args.columns <= 8) {
-    return kTileFunctions<kMinimum, false>[args.columns](args.panel, blocks, args.tiles, args.out, args.out_stride,
-                                                         true);
+    return kTileFunctions<false>[args.columns](args.panel, blocks, args.tiles, args.out, args.out_stride, true);
   }
   for (int64_t b = 0; b < blocks; b += kPanelBlocks) {
     const int64_t count = blocks - b < kPanelBlocks ? blocks - b : kPanelBlocks;
-    Unpack<kMinimum>(args.panel + b * kBlockBytes<kMinimum>, count, args.scratch);
+    Unpack(args.panel + b * kBlockBytes, count, args.scratch);
     int width;
     for (int c = 0; c < args.columns; c += width) {
-      width = TileWidth(InputKind::kInt16, args.columns, c);
-      kTileFunctions<kMinimum, true>[width](args.scratch, count, args.tiles + (c * blocks + b * width) * kColumnBytes,
-                                            args.out + c * args.out_stride, args.out_stride, b == 0);
+      width = TileWidth(kMaxTileWidth, args.columns, c);
+      kTileFunctions<true>[width](args.scratch, count, args.tiles + (c * blocks + b * width) * kColumnBytes,
+                                  args.out + c * args.out_stride, args.out_stride, b == 0);
     }
   }
 }
 
 }  // namespace
 
-void MultiplyQ8Avx2(const MultiplyArgs& args) { Multiply<false>(args); }
-void MultiplyQ8MinAvx2(const MultiplyArgs& args) { Multiply<true>(args); }
+void MultiplyQ8Avx2(const MultiplyArgs& args) { Multiply(args); }
 
 }  // namespace baton::cpu

@@ -3,16 +3,13 @@
 #include <cstring>
 
 #include "backend/cpu/float16.h"
+#include "backend/cpu/gguf_block.h"
 
 namespace baton::cpu {
 namespace {
 
-// One 32-weight block of any block-quantized GGUF type: weight = scale × q + minimum.
-struct Block {
-  int8_t q[kQuantBlock] = {};  // 0..15, 0..31 or -128..127
-  uint16_t scale = 0;          // F16 bits
-  uint16_t minimum = 0;        // F16 bits
-};
+constexpr int kSteps = 8;   // of four columns in a block
+constexpr int kLanes = 32;  // 8 rows × 4 columns
 
 uint16_t LoadHalf(const uint8_t* data) {
   uint16_t bits;
@@ -20,75 +17,87 @@ uint16_t LoadHalf(const uint8_t* data) {
   return bits;
 }
 
-// GGUF keeps weight i in the low nibble of byte i, and weight i + 16 in the high one; fifth bits follow that order.
-void DecodeNibbles(const uint8_t* nibbles, Block& block) {
-  for (int i = 0; i < 16; ++i) {
-    block.q[i] = static_cast<int8_t>(nibbles[i] & 15);
-    block.q[i + 16] = static_cast<int8_t>(nibbles[i] >> 4);
-  }
-}
-void AddFifthBits(const uint8_t* bits, Block& block) {
-  uint32_t word;
-  std::memcpy(&word, bits, 4);
-  for (int i = 0; i < kQuantBlock; ++i) block.q[i] = static_cast<int8_t>(block.q[i] | (((word >> i) & 1u) << 4));
-}
+bool HasMinimum(PackedKind kind) { return kind == PackedKind::kQ4Min || kind == PackedKind::kQ5Min; }
 
-Block DecodeBlock(DType dtype, const uint8_t* data) {
-  Block block;
-  block.scale = LoadHalf(data);
-  switch (dtype) {
-    case DType::kQ4_0:
-      DecodeNibbles(data + 2, block);
-      break;
-    case DType::kQ4_1:
-      block.minimum = LoadHalf(data + 2);
-      DecodeNibbles(data + 4, block);
-      break;
-    case DType::kQ5_0:
-      DecodeNibbles(data + 6, block);
-      AddFifthBits(data + 2, block);
-      for (int8_t& q : block.q) q = static_cast<int8_t>(q - 16);
-      break;
-    case DType::kQ5_1:
-      block.minimum = LoadHalf(data + 2);
-      DecodeNibbles(data + 8, block);
-      AddFifthBits(data + 4, block);
-      break;
-    default:  // kQ8_0
-      std::memcpy(block.q, data + 2, kQuantBlock);
-  }
-  return block;
-}
-
-bool HasMinimum(PackedKind kind) { return kind == PackedKind::kQ4Min || kind == PackedKind::kQ8Min; }
-bool IsNibbles(PackedKind kind) { return kind == PackedKind::kQ4 || kind == PackedKind::kQ4Min; }
-bool IsPlain(PackedKind kind) { return kind <= PackedKind::kBF16; }
-int PlainBytes(PackedKind kind) { return kind == PackedKind::kF32 ? 4 : 2; }
-int WeightBytes(PackedKind kind) { return (IsNibbles(kind) ? 16 : 32) * kPanelRows; }
-int BlockBytes(PackedKind kind) { return WeightBytes(kind) + kPanelRows * (HasMinimum(kind) ? 4 : 2); }
-
-void PutBlock(PackedKind kind, const Block& block, int row, uint8_t* out) {
-  for (int k = 0; k < kQuantBlock; ++k) {
-    if (IsNibbles(kind)) {
-      uint8_t& byte = out[(k / 4) * 32 + (row % 8) * 4 + k % 4];
-      byte = static_cast<uint8_t>(byte | (row < 8 ? block.q[k] : block.q[k] << 4));
-    } else {
-      out[(k / 2) * 32 + row * 2 + k % 2] = static_cast<uint8_t>(block.q[k]);
+// 16 rows × 32 columns of q → the block's weights.
+void PutNibbles(const QuantBlock* rows, int bits, uint8_t* out) {
+  for (int step = 0; step < kSteps; ++step) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int k = step * 4 + lane % 4;
+      const int low = rows[lane / 4].q[k];
+      const int high = rows[lane / 4 + 8].q[k];
+      out[step * kLanes + lane] = static_cast<uint8_t>((low & 15) | (high & 15) << 4);
+      if (bits == 5) {
+        uint8_t* fifth = out + 256 + lane;
+        fifth[0] = static_cast<uint8_t>(fifth[0] | (low >> 4) << step);
+        fifth[kLanes] = static_cast<uint8_t>(fifth[kLanes] | (high >> 4) << step);
+      } else if (bits == 6) {
+        uint8_t* pair = out + 256 + step / 4 * 2 * kLanes + lane;
+        pair[0] = static_cast<uint8_t>(pair[0] | (low >> 4) << (step % 4 * 2));
+        pair[kLanes] = static_cast<uint8_t>(pair[kLanes] | (high >> 4) << (step % 4 * 2));
+      }
     }
   }
-  uint8_t* scales = out + WeightBytes(kind);
-  std::memcpy(scales + row * 2, &block.scale, 2);
-  if (HasMinimum(kind)) std::memcpy(scales + kPanelRows * 2 + row * 2, &block.minimum, 2);
+}
+void PutBytes(const QuantBlock* rows, uint8_t* out) {
+  for (int k = 0; k < kQuantBlock; ++k) {
+    for (int row = 0; row < kPanelRows; ++row) out[(k / 2) * 32 + row * 2 + k % 2] = rows[row].q[k];
+  }
 }
 
-void PackPlain(PackedKind kind, std::span<const SourceRow, kPanelRows> rows, int64_t columns, uint8_t* panel) {
-  const int bytes = PlainBytes(kind);
+// `header`: of the block's eight.
+void PutScales(PackedKind kind, const QuantBlock* rows, uint8_t* header, uint8_t* scales) {
+  for (int row = 0; row < kPanelRows; ++row) {
+    const QuantBlock& block = rows[row];
+    if (TraitsOf(kind).header_bytes == 0) {
+      std::memcpy(scales + row * 2, &block.scale, 2);
+      if (HasMinimum(kind)) std::memcpy(scales + 32 + row * 2, &block.minimum, 2);
+      continue;
+    }
+    std::memcpy(header + row * 2, &block.scale, 2);
+    scales[row] = block.part_scale[0];
+    scales[16 + row] = kind == PackedKind::kQ6K ? block.part_scale[1] : block.part_minimum;
+    if (kind != PackedKind::kQ6K) std::memcpy(header + 32 + row * 2, &block.minimum, 2);
+  }
+}
+
+void PackPlain(int bytes, std::span<const SourceRow, kPanelRows> rows, int64_t columns, uint8_t* panel) {
   for (int row = 0; row < kPanelRows; ++row) {
     if (rows[row].data == nullptr) continue;
     for (int64_t k = 0; k < columns; ++k) {
       std::memcpy(panel + (k * kPanelRows + row) * bytes, rows[row].data + k * bytes, bytes);
     }
   }
+}
+
+struct ScaleAndMinimum {
+  float scale;
+  float minimum;
+};
+ScaleAndMinimum ScaleOf(PackedKind kind, const uint8_t* header, const uint8_t* scales, int row, int part) {
+  if (TraitsOf(kind).header_bytes == 0) {
+    const float scale = HalfToFloat(LoadHalf(scales + row * 2));
+    if (HasMinimum(kind)) return {scale, HalfToFloat(LoadHalf(scales + 32 + row * 2))};
+    return {scale, scale * (kind == PackedKind::kQ4 ? -8.0f : kind == PackedKind::kQ5 ? -16.0f : 0.0f)};
+  }
+  const float super = HalfToFloat(LoadHalf(header + row * 2));
+  if (kind == PackedKind::kQ6K) {
+    const float scale = super * static_cast<float>(static_cast<int8_t>(scales[part * 16 + row]));
+    return {scale, -32.0f * scale};
+  }
+  const float super_minimum = HalfToFloat(LoadHalf(header + 32 + row * 2));
+  return {super * static_cast<float>(scales[row]), super_minimum * static_cast<float>(scales[16 + row])};
+}
+
+int WeightOf(int bits, const uint8_t* block, int row, int k) {
+  if (bits == 8) return static_cast<int8_t>(block[(k / 2) * 32 + row * 2 + k % 2]);
+  const int step = k / 4;
+  const int lane = row % 8 * 4 + k % 4;
+  const int half = row / 8;
+  const int low = block[step * kLanes + lane] >> (4 * half) & 15;
+  if (bits == 5) return low | (block[256 + half * kLanes + lane] >> step & 1) << 4;
+  if (bits == 6) return low | (block[256 + (step / 4 * 2 + half) * kLanes + lane] >> (step % 4 * 2) & 3) << 4;
+  return low;
 }
 
 }  // namespace
@@ -101,48 +110,56 @@ std::optional<PackedKind> PackedKindOf(DType dtype) {
       return PackedKind::kF16;
     case DType::kBF16:
       return PackedKind::kBF16;
+    case DType::kQ8_0:
+      return PackedKind::kQ8;
     case DType::kQ4_0:
       return PackedKind::kQ4;
     case DType::kQ4_1:
       return PackedKind::kQ4Min;
     case DType::kQ5_0:
-    case DType::kQ8_0:
-      return PackedKind::kQ8;
+      return PackedKind::kQ5;
     case DType::kQ5_1:
-      return PackedKind::kQ8Min;
+      return PackedKind::kQ5Min;
+    case DType::kQ4_K:
+      return PackedKind::kQ4K;
+    case DType::kQ5_K:
+      return PackedKind::kQ5K;
+    case DType::kQ6_K:
+      return PackedKind::kQ6K;
     default:
       return std::nullopt;
   }
 }
 
-InputKind InputKindOf(PackedKind kind) {
-  if (IsPlain(kind)) return InputKind::kFloat;
-  return IsNibbles(kind) ? InputKind::kInt8 : InputKind::kInt16;
-}
-
 int64_t PanelBytes(PackedKind kind, int64_t columns) {
-  if (IsPlain(kind)) return columns * kPanelRows * PlainBytes(kind);
-  return columns / kQuantBlock * BlockBytes(kind);
+  const PackedTraits traits = TraitsOf(kind);
+  if (traits.bits == 0) return columns * kPanelRows * traits.weight_bytes;
+  const int64_t blocks = columns / kQuantBlock;
+  return blocks * traits.block_bytes + blocks / kHeaderBlocks * traits.header_bytes;
 }
 
 void PackPanel(DType dtype, std::span<const SourceRow, kPanelRows> rows, int64_t columns, uint8_t* panel) {
   const PackedKind kind = *PackedKindOf(dtype);
+  const PackedTraits traits = TraitsOf(kind);
   std::memset(panel, 0, PanelBytes(kind, columns));
-  if (IsPlain(kind)) return PackPlain(kind, rows, columns, panel);
-  const int source_bytes = TraitsOf(dtype).block_bytes;
+  if (traits.bits == 0) return PackPlain(traits.weight_bytes, rows, columns, panel);
+  QuantBlock blocks[kPanelRows] = {};
   for (int64_t b = 0; b < columns / kQuantBlock; ++b) {
     for (int row = 0; row < kPanelRows; ++row) {
-      if (rows[row].data == nullptr) continue;
-      PutBlock(kind, DecodeBlock(dtype, rows[row].data + b * source_bytes), row, panel + b * BlockBytes(kind));
+      if (rows[row].data != nullptr) blocks[row] = DecodeQuantBlock(dtype, rows[row].data, b);
     }
+    uint8_t* out = panel + BlockOffset(traits, b);
+    uint8_t* header = panel + BlockOffset(traits, b / kHeaderBlocks * kHeaderBlocks) - traits.header_bytes;
+    traits.bits == 8 ? PutBytes(blocks, out) : PutNibbles(blocks, traits.bits, out);
+    PutScales(kind, blocks, header, out + traits.weight_bytes);
   }
 }
 
 void DequantizePanelRow(PackedKind kind, const uint8_t* panel, int row, int64_t columns, float* out) {
-  if (IsPlain(kind)) {
-    const int bytes = PlainBytes(kind);
+  const PackedTraits traits = TraitsOf(kind);
+  if (traits.bits == 0) {
     for (int64_t k = 0; k < columns; ++k) {
-      const uint8_t* element = panel + (k * kPanelRows + row) * bytes;
+      const uint8_t* element = panel + (k * kPanelRows + row) * traits.weight_bytes;
       if (kind == PackedKind::kF32) {
         std::memcpy(out + k, element, 4);
       } else {
@@ -151,22 +168,16 @@ void DequantizePanelRow(PackedKind kind, const uint8_t* panel, int row, int64_t 
     }
     return;
   }
-  for (int64_t k = 0; k < columns; ++k) {
-    const uint8_t* block = panel + k / kQuantBlock * BlockBytes(kind);
-    const uint8_t* scales = block + WeightBytes(kind);
-    const int i = static_cast<int>(k % kQuantBlock);
-    const float scale = HalfToFloat(LoadHalf(scales + row * 2));
-    const float minimum = HasMinimum(kind)          ? HalfToFloat(LoadHalf(scales + kPanelRows * 2 + row * 2))
-                          : kind == PackedKind::kQ4 ? -8.0f * scale
-                                                    : 0.0f;
-    int q;
-    if (IsNibbles(kind)) {
-      const uint8_t byte = block[(i / 4) * 32 + (row % 8) * 4 + i % 4];
-      q = row < 8 ? byte & 15 : byte >> 4;
-    } else {
-      q = static_cast<int8_t>(block[(i / 2) * 32 + row * 2 + i % 2]);
+  const int part_columns = kQuantBlock / traits.parts;
+  for (int64_t first = 0; first < columns; first += part_columns) {
+    const int64_t b = first / kQuantBlock;
+    const uint8_t* block = panel + BlockOffset(traits, b);
+    const uint8_t* header = panel + BlockOffset(traits, b / kHeaderBlocks * kHeaderBlocks) - traits.header_bytes;
+    const int in_block = static_cast<int>(first % kQuantBlock);
+    const auto [scale, minimum] = ScaleOf(kind, header, block + traits.weight_bytes, row, in_block / part_columns);
+    for (int k = 0; k < part_columns; ++k) {
+      out[first + k] = scale * static_cast<float>(WeightOf(traits.bits, block, row, in_block + k)) + minimum;
     }
-    out[k] = scale * static_cast<float>(q) + minimum;
   }
 }
 

@@ -12,7 +12,7 @@ absl::Status CheckSource(const TensorView& weight, int64_t columns) {
   const DTypeTraits traits = TraitsOf(weight.dtype);
   if (!PackedKindOf(weight.dtype).has_value()) {
     return Unimplemented("the CPU backend has no kernel for weights of type ", traits.name,
-                         ": use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 or Q5_1");
+                         ": use F32, F16, BF16 or a block type of GGUF");
   }
   if (weight.shape.size() != 2 || weight.columns() != columns || weight.columns() % traits.block_elements != 0) {
     return InvalidArgument("a linear weight: expected two dimensions and ", columns, " columns in blocks of ",

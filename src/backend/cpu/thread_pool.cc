@@ -2,6 +2,8 @@
 
 #include <sched.h>
 
+#include <algorithm>
+
 namespace baton::cpu {
 namespace {
 
@@ -33,7 +35,7 @@ constexpr uint64_t Units(uint64_t ticket) { return (ticket >> 16) & 0xffff; }
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads, std::function<int()> allowed) : allowed_(std::move(allowed)), asleep_(threads) {
   workers_.reserve(threads - 1);
   for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { WorkerLoop(thread); });
 }
@@ -47,6 +49,19 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
+int ThreadPool::ThreadsNow() {
+  const int now = allowed_ ? std::clamp(allowed_(), 1, threads()) : threads();
+  threads_now_.store(now, std::memory_order_relaxed);  // published by the next ticket
+  return now;
+}
+
+bool ThreadPool::AnyoneSleeps(int threads) const {
+  for (int thread = 1; thread < threads; ++thread) {
+    if (asleep_[thread].load(std::memory_order_seq_cst)) return true;
+  }
+  return false;
+}
+
 void ThreadPool::RunUnits(int units, UnitFunction function, void* context) {
   function_ = function;
   context_ = context;
@@ -54,7 +69,7 @@ void ThreadPool::RunUnits(int units, UnitFunction function, void* context) {
   done_.store(0, std::memory_order_relaxed);
   const uint64_t generation = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
   ticket_.store(generation << 32 | static_cast<uint64_t>(units) << 16, std::memory_order_seq_cst);
-  if (sleepers_.load(std::memory_order_seq_cst) > 0) {
+  if (AnyoneSleeps(threads_now_.load(std::memory_order_relaxed))) {
     MutexLock lock(mutex_);
     work_.SignalAll();
   }
@@ -84,21 +99,22 @@ void ThreadPool::TakeUnits(int thread) {
   }
 }
 
-bool ThreadPool::HasUnits() const {
+bool ThreadPool::HasUnits(int thread) const {
   const uint64_t ticket = ticket_.load(std::memory_order_seq_cst);
-  return NextUnit(ticket) < Units(ticket) || stop_.load(std::memory_order_relaxed);
+  const bool allowed = thread < threads_now_.load(std::memory_order_relaxed);
+  return (allowed && NextUnit(ticket) < Units(ticket)) || stop_.load(std::memory_order_relaxed);
 }
 
-void ThreadPool::SleepUntilWork() {
+void ThreadPool::SleepUntilWork(int thread) {
   MutexLock lock(mutex_);
-  sleepers_.fetch_add(1, std::memory_order_seq_cst);
-  while (!HasUnits()) work_.Wait(mutex_);
-  sleepers_.fetch_sub(1, std::memory_order_relaxed);
+  asleep_[thread].store(true, std::memory_order_seq_cst);
+  while (!HasUnits(thread)) work_.Wait(mutex_);
+  asleep_[thread].store(false, std::memory_order_relaxed);
 }
 
 void ThreadPool::WorkerLoop(int thread) {
   while (!stop_.load(std::memory_order_relaxed)) {
-    if (!SpinUntil([this] { return HasUnits(); })) SleepUntilWork();
+    if (!SpinUntil([this, thread] { return HasUnits(thread); })) SleepUntilWork(thread);
     TakeUnits(thread);
   }
 }

@@ -43,6 +43,24 @@ TEST_P(ThreadPoolTest, ResultsAreVisibleToTheCaller) {
   for (int64_t unit = 0; unit < 1000; ++unit) EXPECT_EQ(values[unit], unit * 199 * 100);
 }
 
+TEST(ThreadPool, OnlyAllowedThreadsTakePart) {
+  int allowed = 4;
+  ThreadPool pool(4, [&] { return allowed; });
+  for (int job = 0; job < 3000; ++job) {
+    allowed = job % 6;  // 0 is 1, and 5 is 4
+    std::atomic<int64_t> sum = 0;
+    pool.ParallelFor(40, [&](int64_t unit, int) { sum.fetch_add(unit); });
+    ASSERT_EQ(sum.load(), 780);
+  }
+  allowed = 1;
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // until the others sleep
+  std::atomic<bool> other = false;
+  for (int job = 0; job < 200; ++job) {
+    pool.ParallelFor(40, [&](int64_t, int thread) { other = other || thread != 0; });
+  }
+  EXPECT_FALSE(other);
+}
+
 INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolTest, testing::Values(1, 2, 3, 8));
 
 TEST(ThreadPool, UsesNoProcessorAtRest) {
