@@ -27,17 +27,6 @@ T Must(absl::StatusOr<T> value) {
   std::abort();
 }
 
-// Measured like a GPU that is there: on both sides of each jump.
-StepTimeTable MeasuredTable(const SimulatedWorkerOptions& worker) {
-  StepTimePlan plan{.tokens = {1, 32, 64}, .decode_rows = 64, .context = 2048};
-  for (int32_t tile = 128; tile <= 1024; tile += 128) {
-    plan.tokens.push_back(tile);
-    plan.tokens.push_back(tile + 1);
-  }
-  return Must(MeasureStepTimes(
-      plan, [&](const StepShape& shape) -> absl::StatusOr<double> { return worker.gpu.StepUs(shape); }));
-}
-
 }  // namespace
 
 class ClusterSimulation::State {
@@ -120,7 +109,7 @@ class ClusterSimulation::State {
                                .hash_secret = kSecret,
                                .fingerprint = kFingerprint,
                                .targets = options_.targets,
-                               .step_times = MeasuredTable(options)};
+                               .step_times = MeasuredTable(options.gpu)};
     node.scheduler = Must(Scheduler::Create(scheduler, *node.pool));
     WorkerView& view = routing_.Add(node.id, options.role);
     view.step_times = scheduler.step_times;
