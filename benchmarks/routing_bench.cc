@@ -50,18 +50,19 @@ std::vector<TokenId> Prompt(uint64_t index) {
   return tokens;
 }
 
+// Until so many different blocks are known.
 void FillIndex(RoutingState& state, int64_t workers, int64_t blocks) {
   const BlockHash root = RootHash(1, "bench", "");
-  std::vector<std::vector<CacheChange>> changes(workers);
-  int64_t stored = 0;
-  for (uint64_t index = 0; stored < blocks; ++index) {
-    auto& own = changes[index % workers];
+  std::vector<uint64_t> sequence(workers);
+  for (uint64_t index = 0; state.index().size() < blocks; ++index) {
+    const size_t worker = index % workers;
+    std::vector<CacheChange> changes;
     for (const BlockHash& hash : HashBlocks(root, Prompt(index), kBlockSize)) {
-      own.push_back({CacheChange::Kind::kStored, hash});
-      ++stored;
+      changes.push_back({CacheChange::Kind::kStored, hash});
     }
+    state.index().Apply({worker + 1}, sequence[worker] + 1, changes);
+    sequence[worker] += changes.size();
   }
-  for (int64_t i = 0; i < workers; ++i) state.index().Apply({static_cast<uint64_t>(i + 1)}, 1, changes[i]);
 }
 
 void AddWorkers(RoutingState& state, int64_t workers) {

@@ -68,7 +68,8 @@ absl::Status EngineBench::Prepare() {
   for (TokenId& token : tokens) token = static_cast<TokenId>(random() % info.vocabulary);
   tokens_.assign(sequences, tokens);
   // The same context, but another newest token for each, so that rows differ.
-  for (std::vector<TokenId>& mine : tokens_) mine[options_.context - 1] = static_cast<TokenId>(random() % info.vocabulary);
+  for (std::vector<TokenId>& mine : tokens_)
+    mine[options_.context - 1] = static_cast<TokenId>(random() % info.vocabulary);
   sampling_.temperature = 0.8f;
   return absl::OkStatus();
 }

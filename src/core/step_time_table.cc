@@ -67,9 +67,8 @@ StepTimeTable StepTimeTable::FromRates(double prefill_tokens_per_second, double 
   constexpr double kStepGrowthPerRow = 0.02;
   const double token_us = 1e6 / prefill_tokens_per_second;
   const double row_us = kStepGrowthPerRow * decode_step_us - token_us;
-  return {.products = {{1, token_us}, {kTokens, kTokens * token_us}},
-          .decode_row_us = row_us,
-          .decode_only_us = decode_step_us - row_us - token_us};
+  const double first_us = decode_step_us - row_us;
+  return {.products = {{1, first_us}, {kTokens, first_us + (kTokens - 1) * token_us}}, .decode_row_us = row_us};
 }
 
 absl::StatusOr<StepTimeTable> MeasureStepTimes(const StepTimePlan& plan,

@@ -50,9 +50,10 @@ TEST(StepTimeTableTest, APrefillIsTheSumOfItsChunks) {
 TEST(StepTimeTableTest, RatesMakeATable) {
   const StepTimeTable table = StepTimeTable::FromRates(1000, 20000);
   EXPECT_TRUE(table.Validate().ok());
-  EXPECT_NEAR(table.PrefillUs(500, 0, 500), 5e5, 1e-6);
+  EXPECT_NEAR(table.PrefillUs(500, 0, 500), 5e5 + 19600, 1e-6);
   EXPECT_NEAR(table.StepUs({.decode_rows = 1}), 20000, 1e-6);
   EXPECT_NEAR(table.StepUs({.decode_rows = 11}), 24000, 1e-6);
+  EXPECT_NEAR(table.StepUs({.decode_rows = 11, .prompt_tokens = 100}), 124000, 1e-6);
 }
 
 TEST(StepTimeTableTest, MeasuringFindsWhatAWorkerTakes) {

@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <deque>
 #include <functional>
-#include <map>
 #include <queue>
 #include <utility>
 
@@ -26,17 +25,6 @@ T Must(absl::StatusOr<T> value) {
   if (value.ok()) return *std::move(value);
   LogError("simulation: ", Message(value.status()));
   std::abort();
-}
-
-// Measured like a GPU that is there: on both sides of each jump.
-StepTimeTable MeasuredTable(const SimulatedWorkerOptions& worker) {
-  StepTimePlan plan{.tokens = {1, 32, 64}, .decode_rows = 64, .context = 2048};
-  for (int32_t tile = 128; tile <= 1024; tile += 128) {
-    plan.tokens.push_back(tile);
-    plan.tokens.push_back(tile + 1);
-  }
-  return Must(MeasureStepTimes(
-      plan, [&](const StepShape& shape) -> absl::StatusOr<double> { return worker.gpu.StepUs(shape); }));
 }
 
 }  // namespace
@@ -92,10 +80,11 @@ class ClusterSimulation::State {
     std::vector<BlockHash> blocks;
     Placement placement;
     bool remote = false;
-    bool started = false;    // on P
-    bool reserved = false;   // on D
-    bool prefilled = false;  // P holds it
-    bool ended = false;      // with its first token: nothing is handed over
+    bool started = false;        // on P
+    bool reserved = false;       // on D
+    bool prefilled = false;      // P holds it
+    bool ended = false;          // with its first token: nothing is handed over
+    int64_t missing_tokens = 0;  // on D
     TokenId first_token = 0;
     int32_t tokens = 0;
     double first_ms = 0;
@@ -120,7 +109,7 @@ class ClusterSimulation::State {
                                .hash_secret = kSecret,
                                .fingerprint = kFingerprint,
                                .targets = options_.targets,
-                               .step_times = MeasuredTable(options)};
+                               .step_times = MeasuredTable(options.gpu)};
     node.scheduler = Must(Scheduler::Create(scheduler, *node.pool));
     WorkerView& view = routing_.Add(node.id, options.role);
     view.step_times = scheduler.step_times;
@@ -239,8 +228,7 @@ class ClusterSimulation::State {
       decode.promised_blocks -= decode.pool->BlocksFor(results_[i].prompt_tokens + 1);
       if (!reservation.ok()) return Refuse(i);
       stream.reserved = true;
-      const int64_t missing = static_cast<int64_t>(stream.request.prompt.size()) - reservation->cached_tokens;
-      missing_tokens_[i] = missing;
+      stream.missing_tokens = static_cast<int64_t>(stream.request.prompt.size()) - reservation->cached_tokens;
       if (stream.prefilled) Transfer(i);
     }
   }
@@ -248,7 +236,7 @@ class ClusterSimulation::State {
   void Transfer(size_t i) {
     const Stream& stream = streams_[i];
     const Node& decode = NodeOf(stream.placement.decode);
-    const double bytes = static_cast<double>(missing_tokens_[i] * decode.options->gpu.kv_bytes_per_token);
+    const double bytes = static_cast<double>(stream.missing_tokens * decode.options->gpu.kv_bytes_per_token);
     const double copy_ms = kExposedTransferShare * bytes / (options_.path_gigabytes_per_second * 1e6);
     After(copy_ms + options_.message_ms, [this, i] {
       Stream& stream = streams_[i];
@@ -294,7 +282,7 @@ class ClusterSimulation::State {
     auto plan = std::make_shared<StepPlan>(node.scheduler->Schedule());
     if (plan->batch.items.empty()) return;
     node.busy = true;
-    NoteStarted(node, *plan);
+    NoteStarted(*plan);
     After(node.options->gpu.StepUs(ShapeOf(*plan)) / 1e3,
           [this, &node, plan, began = now_ms_] { EndStep(node, *plan, now_ms_ - began); });
   }
@@ -316,7 +304,7 @@ class ClusterSimulation::State {
   }
 
   // D reserves when P has started.
-  void NoteStarted(Node& node, const StepPlan& plan) {
+  void NoteStarted(const StepPlan& plan) {
     for (size_t k = 0; k < plan.items.size(); ++k) {
       if (plan.items[k].kind != SequenceKind::kPrefillOnly) continue;
       const size_t i = plan.batch.items[k].sequence.value - 1;
@@ -328,7 +316,6 @@ class ClusterSimulation::State {
         Reserve(decode);
       });
     }
-    (void)node;
   }
 
   void EndStep(Node& node, const StepPlan& plan, double took_ms) {
@@ -388,7 +375,6 @@ class ClusterSimulation::State {
   std::vector<std::unique_ptr<Node>> nodes_;  // [worker id − 1]
   std::vector<Stream> streams_;
   std::vector<RequestResult> results_;
-  std::map<size_t, int64_t> missing_tokens_;  // of reserved streams, on D
   std::priority_queue<Event> events_;
   uint64_t next_order_ = 0;
   size_t next_arrival_ = 0;

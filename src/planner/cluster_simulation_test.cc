@@ -82,7 +82,7 @@ TEST(ClusterSimulationTest, SharedPrefixesAreFoundAsAnOracleWould) {
 
 TEST(ClusterSimulationTest, WhatCanNeverFitIsRefused) {
   ClusterSimulationOptions options = OneAndOne();
-  options.workers[1].gpu.kv_tokens = 1000;
+  for (SimulatedWorkerOptions& worker : options.workers) worker.gpu.kv_tokens = 1000;
   EXPECT_TRUE(ClusterSimulation(options).Run(Requests(1, 0, 3000, 10)).at(0).refused);
 }
 

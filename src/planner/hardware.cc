@@ -52,4 +52,14 @@ SimulatedGpu H200Llama70B(int32_t tensor_parallel) {
   return gpu;
 }
 
+StepTimeTable MeasuredTable(const SimulatedGpu& gpu) {
+  StepTimePlan plan{.tokens = {1, 32, 64}, .decode_rows = 64, .context = 2048};
+  for (int32_t tile = 128; tile <= 1024; tile += 128) {
+    plan.tokens.push_back(tile);
+    plan.tokens.push_back(tile + 1);
+  }
+  const auto measure = [&](const StepShape& shape) -> absl::StatusOr<double> { return gpu.StepUs(shape); };
+  return *MeasureStepTimes(plan, measure);  // nothing here can fail
+}
+
 }  // namespace baton

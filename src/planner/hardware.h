@@ -29,4 +29,7 @@ struct SimulatedGpu {
 // `tensor_parallel`: 1, 2 or 4 GPUs.
 SimulatedGpu H200Llama70B(int32_t tensor_parallel);
 
+// The table that a worker with this GPU would measure at its start.
+StepTimeTable MeasuredTable(const SimulatedGpu& gpu);
+
 }  // namespace baton

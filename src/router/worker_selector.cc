@@ -1,6 +1,7 @@
 #include "router/worker_selector.h"
 
 #include <algorithm>
+#include <limits>
 #include <tuple>
 
 namespace baton {
@@ -36,6 +37,7 @@ struct Terms {
   double late_ms = 0;
   double pressure_ms = 0;
   double itl_ms = 0;
+  bool has_remote = false;  // some prefill worker has a path to it
 };
 
 struct Candidate {
@@ -171,6 +173,23 @@ bool AddRemote(const SelectionRequest& request, const Terms& decode, std::span<c
   return candidates.size() > before;
 }
 
+// The cost that a further candidate must beat to be among the `count` best.
+double CostOfKept(const std::vector<Candidate>& candidates, size_t count) {
+  if (count == 0 || candidates.size() < count) return std::numeric_limits<double>::infinity();
+  std::vector<double> costs;
+  costs.reserve(candidates.size());
+  for (const Candidate& candidate : candidates) costs.push_back(candidate.cost_ms);
+  std::nth_element(costs.begin(), costs.begin() + static_cast<ptrdiff_t>(count - 1), costs.end());
+  return costs[count - 1];
+}
+
+// No ride is so fast: a token of a whole chunk costs least, save where a step's first tokens are nearly free.
+double LeastPromptMs(const SelectionRequest& request, const StepTimeTable& times, const WorkerView& worker) {
+  const int64_t tokens = request.prompt_tokens - worker.cached_tokens + worker.queued_prefill_tokens;
+  const int64_t chunk = worker.prefill_chunk_tokens;
+  return 0.5 * static_cast<double>(tokens) / static_cast<double>(chunk) * times.StepUs({.prompt_tokens = chunk}) / 1e3;
+}
+
 Selection ToSelection(const Candidate& candidate) {
   const Terms& decode = *candidate.decode;
   const Terms& first = candidate.prefill == nullptr ? decode : *candidate.prefill;
@@ -203,16 +222,22 @@ std::vector<Selection> RankCandidates(const SelectionRequest& request, std::span
   for (const WorkerView& worker : workers) {
     if (!worker.available || worker.role == WorkerRole::kPrefill) continue;
     Terms& decode = decodes.emplace_back(Terms{.worker = &worker});
-    WithTimes(worker, [&](const StepTimeTable& times) {
-      AddDecodeTerms(request, times, decode);
-      AddLocalTerms(request, times, decode);
-    });
-    const bool has_remote = AddRemote(request, decode, prefills, candidates);
+    WithTimes(worker, [&](const StepTimeTable& times) { AddDecodeTerms(request, times, decode); });
+    decode.has_remote = AddRemote(request, decode, prefills, candidates);
+  }
+  // What rides is worth computing where it could matter.
+  const double worst_kept = CostOfKept(candidates, count);
+  for (Terms& decode : decodes) {
+    const WorkerView& worker = *decode.worker;
     const bool short_enough = request.max_local_prefill_tokens < 0 ||
                               request.prompt_tokens - worker.cached_tokens <= request.max_local_prefill_tokens;
-    if (worker.role == WorkerRole::kHybrid || short_enough || !has_remote) {
+    if (worker.role != WorkerRole::kHybrid && !short_enough && decode.has_remote) continue;
+    if (DecodeMs(decode) > worst_kept) continue;
+    WithTimes(worker, [&](const StepTimeTable& times) {
+      if (DecodeMs(decode) + LeastPromptMs(request, times, worker) > worst_kept) return;
+      AddLocalTerms(request, times, decode);
       candidates.push_back({DecodeMs(decode) + PromptMs(decode), &decode, nullptr, 0});
-    }
+    });
   }
   const auto key = [](const Candidate& c) {
     return std::tuple(c.cost_ms, c.decode->worker->id, c.prefill == nullptr ? WorkerId{} : c.prefill->worker->id);

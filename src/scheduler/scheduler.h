@@ -161,9 +161,8 @@ class Scheduler {
   // The step failed: its sequences end with kError and their blocks are freed, none published.
   std::vector<SequenceEvent> Fail(const StepPlan& plan);
 
-  // See SchedulerOptions; from the next step on. The table must be valid, or empty.
+  // See SchedulerOptions; from the next step on.
   void SetPrefillBudget(int32_t tokens) { options_.prefill_budget = tokens; }
-  void SetStepTimes(StepTimeTable step_times) { options_.step_times = std::move(step_times); }
 
   bool HasWork() const { return !running_.empty() || waiting_.size() + static_cast<int32_t>(parked_.size()) > 0; }
   SchedulerCounts Counts() const;

@@ -92,20 +92,25 @@ void DecodeHandoff::OnMessage(uint64_t connection, const proto::Envelope& envelo
   }
 }
 
-// As the scheduler's waiting queue: lower priority values first; within one each user's first before anybody's second.
-std::vector<SequenceId> DecodeHandoff::InTurn() const {
+// First those that are being computed, who were promised room. Else as the scheduler's waiting queue: lower priority
+// values first; within one each user's first before anybody's second, and whose turn is longest ago before others.
+std::vector<SequenceId> DecodeHandoff::InTurn() {
   std::map<std::pair<int32_t, std::string_view>, int32_t> turns;
-  std::vector<std::tuple<int32_t, int32_t, SequenceId>> order;
+  std::map<std::string, uint64_t> last_turns;  // of those who still wait for anything
+  std::vector<std::tuple<bool, int32_t, int32_t, uint64_t, SequenceId>> order;
   for (const auto& [sequence, request] : side_.requests()) {  // by arrival
-    const bool waits = request.state == DecodeState::kWaiting || request.state == DecodeState::kStarted ||
-                       request.state == DecodeState::kHeldThere;
-    if (!waits) continue;
     const Request& asked = incoming_.at(sequence).request;
-    order.emplace_back(asked.priority, turns[{asked.priority, asked.user}]++, sequence);
+    const auto last = last_turns_.find(asked.user);
+    const uint64_t last_turn = last == last_turns_.end() ? 0 : last->second;
+    last_turns[asked.user] = last_turn;
+    const bool computed = request.state == DecodeState::kStarted || request.state == DecodeState::kHeldThere;
+    if (!computed && request.state != DecodeState::kWaiting) continue;
+    order.emplace_back(!computed, asked.priority, turns[{asked.priority, asked.user}]++, last_turn, sequence);
   }
+  last_turns_ = std::move(last_turns);
   std::ranges::sort(order);
   std::vector<SequenceId> sequences;
-  for (const auto& [priority, turn, sequence] : order) sequences.push_back(sequence);
+  for (const auto& entry : order) sequences.push_back(std::get<SequenceId>(entry));
   return sequences;
 }
 
@@ -210,6 +215,7 @@ void DecodeHandoff::Send(const DecodeDecision& decision, const proto::Envelope& 
 }
 
 void DecodeHandoff::SendPrefill(const DecodeDecision& decision) {
+  last_turns_[incoming_.at(decision.sequence).request.user] = ++next_turn_;
   proto::Envelope envelope;
   proto::Prefill* prefill = envelope.mutable_prefill();
   prefill->set_epoch(decision.epoch);

@@ -103,7 +103,7 @@ class DecodeHandoff {
   };
   void OnMessage(uint64_t connection, const proto::Envelope& envelope);
   bool HasHeadRoom(const Incoming& incoming) const;
-  std::vector<SequenceId> InTurn() const;  // those that wait for room
+  std::vector<SequenceId> InTurn();  // those that wait for room
   bool SharesPool(SequenceId sequence) const { return peers_.at(side_.requests().at(sequence).prefill).shared_pool; }
   absl::StatusOr<RemoteReservation> Reserve(SequenceId sequence);
   bool TryReserve(SequenceId sequence);  // false: no room now
@@ -127,6 +127,8 @@ class DecodeHandoff {
   DecodeSide side_;
   std::map<SequenceId, Incoming> incoming_;
   std::map<WorkerId, Peer> peers_;
+  std::map<std::string, uint64_t> last_turns_;  // of users with something here: when a prefill was last asked for
+  uint64_t next_turn_ = 0;
   DecodeHandoffStats stats_;
 };
 
