@@ -66,6 +66,7 @@ absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags& flags, int64_t weight
 }
 
 bool HasGpu(int32_t index) { return SelectCudaDevice(index).ok(); }
+absl::StatusOr<Ceilings> MeasureGpu(int32_t index) { return MeasureCudaCeilings(index); }
 
 // Asks without opening any: that would take memory of each. `any_kind`: also those that the backend will refuse by
 // name.
@@ -90,12 +91,13 @@ std::unique_ptr<Transport> GpuTransport(const KvMemory& memory, int32_t gpu) {
 
 #else
 
-absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags&, int64_t) {
+absl::Status NoCuda() {
   return FailedPrecondition(
       "--device cuda: this binary was built without CUDA; build it where nvcc is found, or use --device cpu");
 }
-
+absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags&, int64_t) { return NoCuda(); }
 bool HasGpu(int32_t) { return false; }
+absl::StatusOr<Ceilings> MeasureGpu(int32_t) { return NoCuda(); }
 
 int32_t VisibleGpus(bool) { return 0; }
 
@@ -105,9 +107,18 @@ std::unique_ptr<Transport> GpuTransport(const KvMemory&, int32_t) { return MakeL
 
 }  // namespace
 
+bool UsesGpu(const EngineFlags& flags) {
+  return flags.device == "cuda" || (flags.device == "auto" && HasGpu(flags.gpu));
+}
+
+absl::StatusOr<Ceilings> MeasureCeilings(const EngineFlags& flags) {
+  if (UsesGpu(flags)) return MeasureGpu(flags.gpu);
+  return MeasureCpuCeilings(flags.threads > 0 ? flags.threads
+                                              : std::clamp(ReadMachineLimits().cores, 1, kMaxCpuThreads));
+}
+
 absl::StatusOr<BackendChoice> ChooseBackend(const EngineFlags& flags, int64_t weight_bytes) {
-  const bool gpu = flags.device == "cuda" || (flags.device == "auto" && HasGpu(flags.gpu));
-  return gpu ? ChooseGpu(flags, weight_bytes) : ChooseCpu(flags);
+  return UsesGpu(flags) ? ChooseGpu(flags, weight_bytes) : ChooseCpu(flags);
 }
 
 int32_t CountGpus(const EngineFlags& flags) {

@@ -8,6 +8,7 @@
 
 #include "app/options.h"
 #include "backend/backend.h"
+#include "backend/ceilings.h"
 #include "base/status.h"
 #include "transfer/transport.h"
 
@@ -17,6 +18,12 @@ struct BackendChoice {
   std::unique_ptr<Backend> backend;
   int64_t kv_bytes = 0;  // by default
 };
+
+// Whether a worker with these flags computes on a GPU ("auto": if there is one).
+bool UsesGpu(const EngineFlags& flags);
+
+// What that device can do at best.
+absl::StatusOr<Ceilings> MeasureCeilings(const EngineFlags& flags);
 
 // `weight_bytes`: what the model's weights will take on the device.
 absl::StatusOr<BackendChoice> ChooseBackend(const EngineFlags& flags, int64_t weight_bytes);

@@ -215,10 +215,8 @@ CLI::App* AddFrontendProcess(CLI::App& app, FrontendProcessFlags& flags) {
   return frontend;
 }
 
-CLI::App* AddBenchServe(CLI::App& app, BenchServeFlags& flags) {
-  CLI::App* bench = app.add_subcommand("bench", "measure");
-  bench->require_subcommand(1);
-  CLI::App* serve = bench->add_subcommand("serve", "load a server and report TTFT, ITL and throughput");
+CLI::App* AddBenchServe(CLI::App& bench, BenchServeFlags& flags) {
+  CLI::App* serve = bench.add_subcommand("serve", "load a server and report TTFT, ITL and throughput");
   serve->add_option("url", flags.url, "http://host:port")->required()->type_name("URL");
   serve->add_option("--model", flags.model, "as served [the first one]");
   serve->add_option("--concurrency", flags.concurrency, "closed loop: requests at a time")
@@ -241,6 +239,30 @@ CLI::App* AddBenchServe(CLI::App& app, BenchServeFlags& flags) {
   return serve;
 }
 
+CLI::App* AddBenchEngine(CLI::App& bench, BenchEngineFlags& flags) {
+  CLI::App* engine = bench.add_subcommand("engine", "time prefill, decode and mixed steps in this process");
+  AddEngine(*engine, flags.engine);
+  engine->add_option("--shape", flags.shape, "dummy weights of this shape instead of MODEL: llama-70b-fp8, …");
+  engine->add_option("--gpu", flags.engine.gpu, "index of the GPU")->check(CLI::Range(0, 1023));
+  engine->add_option("--prefill", flags.prefill, "tokens of prompts [512,3000,8192; less on CPUs]")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 20));
+  engine->add_option("--decode", flags.decode, "rows of decode steps [1,8,16,32,64; less on CPUs]")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 4096));
+  engine->add_option("--mixed", flags.mixed, "ROWSxTOKENS: decode rows and prompt tokens in one step [32x96,32x480]")
+      ->delimiter(',')
+      ->type_name("RxT");
+  engine->add_option("--context", flags.context, "tokens that decode rows see [3075; less on CPUs]")
+      ->check(CLI::Range(2, 1 << 20));
+  engine->add_option("--seconds", flags.seconds, "for each kind of step")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
+  engine->add_option("--json", flags.json, "file for the results");
+  AddCommon(*engine, flags.common);
+  return engine;
+}
+
 int Complain(const std::string& message) {
   std::fprintf(stderr, "%s\n", message.c_str());
   return 2;
@@ -258,10 +280,14 @@ std::variant<Command, int> ParseCommandLine(int argc, char** argv) {
   WorkerFlags worker_flags;
   FrontendProcessFlags frontend_flags;
   BenchServeFlags bench_flags;
+  BenchEngineFlags bench_engine_flags;
   const CLI::App* serve = AddServe(app, serve_flags);
   const CLI::App* worker = AddWorker(app, worker_flags);
   const CLI::App* frontend = AddFrontendProcess(app, frontend_flags);
-  const CLI::App* bench = AddBenchServe(app, bench_flags);
+  CLI::App* bench = app.add_subcommand("bench", "measure");
+  bench->require_subcommand(1);
+  const CLI::App* bench_serve = AddBenchServe(*bench, bench_flags);
+  AddBenchEngine(*bench, bench_engine_flags);
   const CLI::App* devices = app.add_subcommand("devices", "what this machine has, and what is missing");
   const std::vector<CLI::App*> known = app.get_subcommands([](CLI::App*) { return true; });
   const auto is_asked_for = [&](const CLI::App* subcommand) { return subcommand->get_name() == argv[1]; };
@@ -276,7 +302,8 @@ std::variant<Command, int> ParseCommandLine(int argc, char** argv) {
     return code == 0 ? 0 : 2;
   }
   if (*devices) return Command(DevicesFlags{});
-  if (*bench) return Command(bench_flags);
+  if (*bench && *bench_serve) return Command(bench_flags);
+  if (*bench) return Command(bench_engine_flags);
   if (*worker) return Command(worker_flags);
   if (*frontend) return Command(frontend_flags);
   if (*serve) {

@@ -144,4 +144,16 @@ struct BenchServeFlags {
   std::string json;  // file
 };
 
+struct BenchEngineFlags {
+  CommonFlags common;
+  EngineFlags engine;
+  std::string shape;               // instead of a model: dummy weights
+  std::vector<int32_t> prefill;    // tokens; empty lists: by the device
+  std::vector<int32_t> decode;     // rows
+  std::vector<std::string> mixed;  // "32x480": decode rows x prompt tokens
+  int32_t context = 0;             // tokens
+  double seconds = 1;              // for each kind of step
+  std::string json;                // file
+};
+
 }  // namespace baton

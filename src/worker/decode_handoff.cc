@@ -97,9 +97,10 @@ std::vector<SequenceId> DecodeHandoff::InTurn() const {
   std::map<std::pair<int32_t, std::string_view>, int32_t> turns;
   std::vector<std::tuple<int32_t, int32_t, SequenceId>> order;
   for (const auto& [sequence, request] : side_.requests()) {  // by arrival
-    const bool waits = request.state == DecodeState::kWaiting || request.state == DecodeState::kStarted ||
-                       request.state == DecodeState::kHeldThere;
-    if (!waits) continue;
+    if (request.state != DecodeState::kWaiting && request.state != DecodeState::kStarted &&
+        request.state != DecodeState::kHeldThere) {
+      continue;
+    }
     const Request& asked = incoming_.at(sequence).request;
     order.emplace_back(asked.priority, turns[{asked.priority, asked.user}]++, sequence);
   }

@@ -84,6 +84,10 @@ absl::StatusOr<PathReport> PrefillHandoff::Accept(const proto::PoolOffer& offer,
 }
 
 void PrefillHandoff::OnPoolOffer(const std::shared_ptr<Session>& session, const proto::PoolOffer& offer, UniqueFd fd) {
+  {
+    MutexLock lock(mutex_);
+    if (!side_.TakesOffer(NameOf(session))) return LogWarning("a second pool was offered by ", session->peer());
+  }
   Peer peer{.shared_pool = session->within_process()};
   const absl::StatusOr<PathReport> report =
       peer.shared_pool ? PathReport{.transport = "ids"} : Accept(offer, std::move(fd), peer.pool);

@@ -112,6 +112,8 @@ class PrefillSide {
   // ---- decode workers ----
   // Whether an offer to `incarnation` of this worker means this process.
   bool IsMeant(uint64_t incarnation) const { return !rules_.own_incarnation_only || incarnation == incarnation_; }
+  // One offer a session: D takes its lent blocks back at the first answer.
+  bool TakesOffer(Session session) const { return !peers_.contains(session); }
   // D's pool has been offered, and accepted or not.
   void Open(Session session, bool accepted) { peers_[session].accepted = accepted; }
   std::vector<PrefillDecision> OnClosed(Session session);

@@ -260,6 +260,7 @@ absl::StatusOr<bool> Worker::TakeTurn() {
   decode_->Retry();
   loop_.PublishCacheChanges();
   streams_.Flush();
+  after_step_ = stepped;
   ReportStatus(false);
   return stepped;
 }
@@ -280,6 +281,10 @@ absl::StatusOr<bool> Worker::Step() {
   const absl::Status failure = output.status();
   steps_ += 1;
   if (output.ok()) rates_.Add(plan.prefill_tokens, plan.decode_rows, output->duration_us);
+  if (output.ok() && after_step_ && output->idle_us > 0) {
+    step_gaps_ += 1;
+    step_gap_seconds_ += output->idle_us * 1e-6;
+  }
   std::vector<SequenceEvent> events =
       output.ok() ? scheduler_->Commit(plan, *std::move(output)) : scheduler_->Fail(plan);
   for (SequenceEvent& event : events) Deliver(std::move(event), failure);
@@ -366,6 +371,8 @@ proto::WorkerStatus Worker::Status() const {
   status.set_max_model_len(scheduler_->options().max_model_len);
   status.set_kv_bytes_per_token(engine_.info().kv.token_bytes());
   status.set_steps(steps_);
+  status.set_step_gaps(step_gaps_);
+  status.set_step_gap_seconds(step_gap_seconds_);
   status.set_integrity_error(integrity_error_);
   status.set_cache_sequence(cache_sequence_);
   status.set_context_tokens(int64_t{blocks.used} * pool_.block_size());

@@ -126,6 +126,9 @@ class Worker : private LayerGroupSink {
   StepRates rates_;
   uint64_t next_sequence_ = 0;
   uint64_t steps_ = 0;
+  bool after_step_ = false;  // the last turn of the loop ran a step
+  uint64_t step_gaps_ = 0;   // between such steps, as the device saw them
+  double step_gap_seconds_ = 0;
   uint64_t cache_messages_ = 0;  // of changes
   uint64_t cache_sequence_ = 0;  // number of the last change that was sent
   std::string integrity_error_;

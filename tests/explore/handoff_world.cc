@@ -357,6 +357,7 @@ void World::RunInbox(uint8_t how) {
   inbox_.erase(inbox_.begin());
   switch (message.kind) {
     case Message::Kind::kOffer:
+      if (!prefill_.TakesOffer(message.session)) return;
       if (prefill_.IsMeant(message.number)) {
         measuring_ = message.session;
         measured_blocks_ = message.blocks;

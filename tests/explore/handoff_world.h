@@ -77,7 +77,8 @@ enum class WorldEvent : uint8_t {
   kEndsAtOnce,
   kPreempt,
   kLease,
-  kWrite,  // the next piece of the first copy
+  kDeadlineAtP,  // P ends a prompt by itself
+  kWrite,        // the next piece of the first copy
   kLateWrite,
   kCopyEnded,
   kCopyFails,

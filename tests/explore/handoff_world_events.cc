@@ -98,6 +98,7 @@ void World::AddPrefillChoices(std::vector<Choice>& choices) const {
     for (size_t i = 0; i < prompts_.size(); ++i) {
       const PrefillSide::Prompt* prompt = prefill_.Find(prompts_[i].tag);
       if (prompt == nullptr) continue;
+      if (cancels_ < options_.cancels) choices.push_back({E::kDeadlineAtP, Narrow(i)});
       // The product asks only of held ones; the others must not mind.
       const bool others = prompt->state == PrefillState::kPushing || prompt->state == PrefillState::kFinishing;
       if (others || prompt->state == PrefillState::kHeld) choices.push_back({E::kLease, Narrow(i), others});
@@ -147,6 +148,7 @@ std::vector<Choice> World::Choices() const {
 bool World::IsFair(const Choice& choice) {
   switch (choice.event) {
     case E::kCancel:
+    case E::kDeadlineAtP:
     case E::kNeverFits:
     case E::kEndsAtOnce:
     case E::kPreempt:
@@ -259,6 +261,9 @@ void World::ApplyToPrefill(const Choice& choice) {
       return;
     case E::kLease:
       return Execute(prefill_.Handle(prompts_[a].sequence, PrefillEvent::kLeaseExpired));
+    case E::kDeadlineAtP:
+      cancels_ += 1;
+      return Execute(prefill_.Handle(prompts_[a].sequence, PrefillEvent::kFailed));
     case E::kWrite:
       WritePiece(copies_[a]);
       if (copies_[a].next == copies_[a].pieces.size()) EndCopy(a, true);
@@ -387,6 +392,8 @@ std::string World::Describe(const Choice& choice) const {
       return Cat("P preempts request ", static_cast<int>(sequences_[a].request));
     case E::kLease:
       return Cat("P's hold lease of request ", static_cast<int>(prompts_[a].request), " runs out");
+    case E::kDeadlineAtP:
+      return Cat("P ends request ", static_cast<int>(prompts_[a].request), ": its deadline has passed");
     case E::kWrite:
     case E::kLateWrite: {
       const Copy& copy = copies_[a];
