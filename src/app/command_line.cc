@@ -159,11 +159,11 @@ CLI::App* AddServe(CLI::App& app, ServeFlags& flags) {
       ->delimiter(',')
       ->check(CLI::Range(0, 1023));
   CLI::Option* isolate = serve->add_flag_callback(
-      "--isolate", [&flags] { flags.placement = Placement::kIsolated; },
+      "--isolate", [&flags] { flags.placement = ProcessPlacement::kIsolated; },
       "a process for each worker, also for those of one GPU, which then take turns on it [the case on CPUs]");
   serve
       ->add_flag_callback(
-          "--share-process", [&flags] { flags.placement = Placement::kShared; },
+          "--share-process", [&flags] { flags.placement = ProcessPlacement::kShared; },
           "one process, one engine and one KV pool for all workers of a device [the case on GPUs]")
       ->excludes(isolate);
   AddFrontend(*serve, flags.frontend);

@@ -70,7 +70,7 @@ struct PoolFlag {  // "2x1": two workers of tensor-parallel size one
 };
 
 // Which workers share a process.
-enum class Placement : uint8_t {
+enum class ProcessPlacement : uint8_t {
   kAutomatic,  // those of one GPU; on CPUs every worker has a process of its own
   kIsolated,   // none
   kShared,     // on CPUs all of them
@@ -83,7 +83,7 @@ struct ServeFlags {
   PoolFlag prefill, decode, hybrid;
   std::vector<int32_t>
       gpus;  // taken in turn by the workers, in the order prefill, decode, hybrid; empty: all there are
-  Placement placement = Placement::kAutomatic;
+  ProcessPlacement placement = ProcessPlacement::kAutomatic;
   double min_path_gbps = 0;
   double transfer_throttle_gbps = 0;  // tests: no faster than this
   int64_t wedged_after_ms = 5000;     // without progress: a worker gets no traffic

@@ -5,8 +5,8 @@
 namespace baton {
 
 std::vector<PlacedProcess> PlaceWorkers(const std::vector<WorkerSpec>& workers, const std::vector<int32_t>& wanted,
-                                        int32_t visible, Placement placement) {
-  const bool share = visible > 0 ? placement != Placement::kIsolated : placement == Placement::kShared;
+                                        int32_t visible, ProcessPlacement placement) {
+  const bool share = visible > 0 ? placement != ProcessPlacement::kIsolated : placement == ProcessPlacement::kShared;
   const auto gpu_of = [&](size_t worker) {
     if (visible == 0) return -1;
     return wanted.empty() ? static_cast<int32_t>(worker % static_cast<size_t>(visible))

@@ -17,6 +17,6 @@ struct PlacedProcess {
 
 // Pure. Workers take the GPUs in turn: `wanted`, or else the first of the `visible` ones. In the order of workers.
 std::vector<PlacedProcess> PlaceWorkers(const std::vector<WorkerSpec>& workers, const std::vector<int32_t>& wanted,
-                                        int32_t visible, Placement placement);
+                                        int32_t visible, ProcessPlacement placement);
 
 }  // namespace baton

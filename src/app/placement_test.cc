@@ -24,21 +24,21 @@ std::string Text(const std::vector<PlacedProcess>& processes) {
 }
 
 TEST(PlacementTest, OnCpusEachWorkerHasAProcessUnlessTheyShall) {
-  EXPECT_EQ(Text(PlaceWorkers(Workers(3), {}, 0, Placement::kAutomatic)), "1@-1 2@-1 3@-1");
-  EXPECT_EQ(Text(PlaceWorkers(Workers(3), {}, 0, Placement::kIsolated)), "1@-1 2@-1 3@-1");
-  EXPECT_EQ(Text(PlaceWorkers(Workers(3), {}, 0, Placement::kShared)), "1,2,3@-1");
+  EXPECT_EQ(Text(PlaceWorkers(Workers(3), {}, 0, ProcessPlacement::kAutomatic)), "1@-1 2@-1 3@-1");
+  EXPECT_EQ(Text(PlaceWorkers(Workers(3), {}, 0, ProcessPlacement::kIsolated)), "1@-1 2@-1 3@-1");
+  EXPECT_EQ(Text(PlaceWorkers(Workers(3), {}, 0, ProcessPlacement::kShared)), "1,2,3@-1");
 }
 
 TEST(PlacementTest, WorkersOfOneGpuShareAProcessUnlessIsolated) {
-  EXPECT_EQ(Text(PlaceWorkers(Workers(2), {0}, 1, Placement::kAutomatic)), "1,2@0");
-  EXPECT_EQ(Text(PlaceWorkers(Workers(2), {0}, 1, Placement::kIsolated)), "1@0/2 2@0/2");
-  EXPECT_EQ(Text(PlaceWorkers(Workers(3), {4, 2}, 8, Placement::kAutomatic)), "1,3@4 2@2");
-  EXPECT_EQ(Text(PlaceWorkers(Workers(3), {4, 2}, 8, Placement::kIsolated)), "1@4/2 2@2 3@4/2");
+  EXPECT_EQ(Text(PlaceWorkers(Workers(2), {0}, 1, ProcessPlacement::kAutomatic)), "1,2@0");
+  EXPECT_EQ(Text(PlaceWorkers(Workers(2), {0}, 1, ProcessPlacement::kIsolated)), "1@0/2 2@0/2");
+  EXPECT_EQ(Text(PlaceWorkers(Workers(3), {4, 2}, 8, ProcessPlacement::kAutomatic)), "1,3@4 2@2");
+  EXPECT_EQ(Text(PlaceWorkers(Workers(3), {4, 2}, 8, ProcessPlacement::kIsolated)), "1@4/2 2@2 3@4/2");
 }
 
 TEST(PlacementTest, WithoutAWishTheVisibleGpusAreTakenInTurn) {
-  EXPECT_EQ(Text(PlaceWorkers(Workers(3), {}, 2, Placement::kAutomatic)), "1,3@0 2@1");
-  EXPECT_EQ(Text(PlaceWorkers(Workers(2), {}, 8, Placement::kAutomatic)), "1@0 2@1");
+  EXPECT_EQ(Text(PlaceWorkers(Workers(3), {}, 2, ProcessPlacement::kAutomatic)), "1,3@0 2@1");
+  EXPECT_EQ(Text(PlaceWorkers(Workers(2), {}, 8, ProcessPlacement::kAutomatic)), "1@0 2@1");
 }
 
 }  // namespace
