@@ -32,11 +32,11 @@ class EngineBench {
 
   absl::Status Prepare();
   absl::Status FillContexts();
-  absl::StatusOr<EngineBenchRow> Measure(std::string name, const StepShape& step);
+  absl::StatusOr<EngineBenchRow> Measure(std::string name, const BenchStep& step);
 
  private:
   BatchItem Item(int32_t sequence, int32_t start, int32_t count) const;
-  Batch BatchOf(const StepShape& step) const;
+  Batch BatchOf(const BenchStep& step) const;
   absl::Status Time(const Batch& batch, EngineBenchRow& row);
   absl::Status Profile(Batch batch, EngineBenchRow& row);
 
@@ -102,7 +102,7 @@ BatchItem EngineBench::Item(int32_t sequence, int32_t start, int32_t count) cons
           .sampling = &sampling_};
 }
 
-Batch EngineBench::BatchOf(const StepShape& step) const {
+Batch EngineBench::BatchOf(const BenchStep& step) const {
   Batch batch;
   for (int32_t i = 0; i < step.decode_rows; ++i) batch.items.push_back(Item(i, step.decode_context - 1, 1));
   if (step.prompt_tokens > 0) batch.items.push_back(Item(step.decode_rows, step.prompt_start, step.prompt_tokens));
@@ -140,7 +140,7 @@ absl::Status EngineBench::Profile(Batch batch, EngineBenchRow& row) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<EngineBenchRow> EngineBench::Measure(std::string name, const StepShape& step) {
+absl::StatusOr<EngineBenchRow> EngineBench::Measure(std::string name, const BenchStep& step) {
   EngineBenchRow row{.name = std::move(name), .step = step};
   const Batch batch = BatchOf(step);
   BATON_RETURN_IF_ERROR(Time(batch, row));
@@ -173,18 +173,18 @@ EngineBenchNeeds NeedsOf(const EngineBenchOptions& options) {
 absl::StatusOr<std::vector<EngineBenchRow>> MeasureEngine(Engine& engine, const EngineWork& work,
                                                           const Ceilings& ceilings, const EngineBenchOptions& options,
                                                           const std::function<void(const EngineBenchRow&)>& on_row) {
-  std::vector<std::pair<std::string, StepShape>> steps;
+  std::vector<std::pair<std::string, BenchStep>> steps;
   for (const int32_t tokens : options.prefill) {
-    steps.emplace_back(Cat("prefill ", tokens), StepShape{.prompt_tokens = tokens});
+    steps.emplace_back(Cat("prefill ", tokens), BenchStep{.prompt_tokens = tokens});
   }
   const size_t prefills = steps.size();
   for (const int32_t rows : options.decode) {
     steps.emplace_back(Cat("decode ", rows, " x ", options.context),
-                       StepShape{.decode_rows = rows, .decode_context = options.context});
+                       BenchStep{.decode_rows = rows, .decode_context = options.context});
   }
   for (const MixedStep& mixed : options.mixed) {
     steps.emplace_back(Cat("mixed ", mixed.decode_rows, " x ", options.context, " + ", mixed.prompt_tokens),
-                       StepShape{.decode_rows = mixed.decode_rows,
+                       BenchStep{.decode_rows = mixed.decode_rows,
                                  .decode_context = options.context,
                                  .prompt_tokens = mixed.prompt_tokens,
                                  .prompt_start = PromptStart(options)});

@@ -44,7 +44,7 @@ EngineBenchNeeds NeedsOf(const EngineBenchOptions& options);
 
 struct EngineBenchRow {
   std::string name;
-  StepShape step;
+  BenchStep step;
   double median_us = 0, best_us = 0, floor_us = 0;
   double idle_us = 0;  // of the device between two of these steps in a row; 0 where it is not measured
   StepProfile profile{};

@@ -35,7 +35,7 @@ EngineWork WorkOf(const Model& model, const KvLayout& kv) {
   return work;
 }
 
-double FloorMicroseconds(const EngineWork& work, const StepShape& step, const Ceilings& ceilings) {
+double FloorMicroseconds(const EngineWork& work, const BenchStep& step, const Ceilings& ceilings) {
   const auto larger = [](double bytes, double byte_rate, double ops, double op_rate) {
     return std::max(bytes / byte_rate, ops / op_rate) * 1e6;
   };

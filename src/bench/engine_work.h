@@ -12,7 +12,7 @@
 namespace baton {
 
 // A step of decode rows at one context, and one chunk of a prompt beside them.
-struct StepShape {
+struct BenchStep {
   int32_t decode_rows = 0;
   int32_t decode_context = 0;  // tokens that each row sees, its own included
   int32_t prompt_tokens = 0;
@@ -30,6 +30,6 @@ EngineWork WorkOf(const Model& model, const KvLayout& kv);
 
 // Microseconds that no implementation goes below: for matrices, and for attention, the larger of what reading and what
 // computing takes; one row of logits for each decode row, and one for the prompt.
-double FloorMicroseconds(const EngineWork& work, const StepShape& step, const Ceilings& ceilings);
+double FloorMicroseconds(const EngineWork& work, const BenchStep& step, const Ceilings& ceilings);
 
 }  // namespace baton

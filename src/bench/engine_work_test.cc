@@ -38,7 +38,7 @@ TEST_F(EngineWorkTest, CountsLlama70b) {
 
 TEST_F(EngineWorkTest, FloorsOfSteps) {
   const EngineWork work = Llama70b();
-  const auto ms = [&](const StepShape& step) { return FloorMicroseconds(work, step, kH200) / 1e3; };
+  const auto ms = [&](const BenchStep& step) { return FloorMicroseconds(work, step, kH200) / 1e3; };
   EXPECT_NEAR(ms({.decode_rows = 1, .decode_context = 1}), 15.34, 0.02);      // weights and head
   EXPECT_NEAR(ms({.decode_rows = 32, .decode_context = 3075}), 18.84, 0.02);  // and 16.1 GB of KV
   EXPECT_NEAR(ms({.prompt_tokens = 3000}), 313.5 + 17.9 + 0.46, 0.5);         // computing
