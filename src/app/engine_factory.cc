@@ -102,7 +102,8 @@ absl::StatusOr<double> MeasurePrefill(Engine& engine) {
 absl::StatusOr<StepTimeTable> MeasureSteps(Engine& engine, const SchedulerOptions& scheduler) {
   const EngineInfo& info = engine.info();
   const bool jumps = info.backend == "cuda";
-  const int32_t chunk = std::min(scheduler.prefill_chunk_tokens, info.max_batch_tokens);
+  const int32_t chunk = std::min({scheduler.prefill_chunk_tokens, info.max_batch_tokens, info.max_model_len,
+                                  info.num_blocks * info.kv.block_size});
   StepTimePlan plan{.decode_rows = std::min({scheduler.max_sequences, info.num_blocks / 2, jumps ? 64 : 8})};
   std::vector<int32_t> tokens{1, std::max(1, chunk / 8), std::max(1, chunk / 2), chunk};
   for (int32_t tile = 128; jumps && tile <= std::min(chunk, 1024); tile += 128) {
