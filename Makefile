@@ -9,7 +9,7 @@ export BATON_MODEL := $(CURDIR)/models/SmolLM2-135M-Instruct.Q4_1.gguf
 PYTHON := .venv/bin/python
 .DEFAULT_GOAL := all
 
-.PHONY: gpu-test gpu-bench package dial
+.PHONY: gpu-test gpu-bench gpu-sanitize package dial
 .PHONY: all help setup venv model build demo test test-unit test-python test-tools asan tsan fuzz bench format lint clean
 
 help:  ## list the doors
@@ -60,6 +60,11 @@ asan: | setup  ## unit tests under AddressSanitizer and UndefinedBehaviorSanitiz
 tsan: | setup  ## unit tests under ThreadSanitizer
 	@scripts/sanitize.sh thread
 
+.PHONY: explore
+explore: build/build.ninja  ## search the hand-off's state machine, with larger bounds than `make test`
+	@ninja -C build handoff_explore_test
+	@BATON_EXPLORE=long build/tests/handoff_explore_test --gtest_brief=1
+
 fuzz: | setup  ## each fuzz target for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh
 
@@ -73,6 +78,9 @@ gpu-test:  ## on a GPU machine, from `make package`'s archive or a build: kernel
 
 gpu-bench:  ## on a GPU machine: kernels and the 70B step against their floors
 	@scripts/gpu.sh bench
+
+gpu-sanitize:  ## on a GPU machine: small cases of every kernel under compute-sanitizer's memcheck, initcheck, racecheck
+	@scripts/gpu.sh sanitize
 
 package: build  ## one archive with the stripped binary and the GPU tests, that runs without this checkout
 	@scripts/package.sh

@@ -20,21 +20,21 @@ if(BATON_CUDA AND NOT BATON_FUZZ AND NOT BATON_SANITIZE)
   endif()
 endif()
 
-set(BATON_NVCC_FLAGS -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a --expt-relaxed-constexpr -Werror=all-warnings
+set(BATON_NVCC_FLAGS -std=c++20 -O3 -lineinfo -gencode=arch=compute_90a,code=sm_90a --expt-relaxed-constexpr -Werror=all-warnings
     -Xcompiler=-fPIC,-Wall)
 
-# Appends the object of each .cu file to `out`.
-function(baton_cuda_objects out)
+# Sets `out` to the objects of the .cu files, compiled with `definitions` too; `suffix` tells such sets apart.
+function(baton_cuda_objects out suffix definitions)
   set(objects)
   foreach(file ${ARGN})
     file(RELATIVE_PATH name ${CMAKE_CURRENT_SOURCE_DIR} ${file})
-    set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.o)
+    set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}${suffix}.o)
     get_filename_component(folder ${object} DIRECTORY)
     file(MAKE_DIRECTORY ${folder})
     add_custom_command(OUTPUT ${object}
-      COMMAND ${BATON_CCACHE} ${BATON_NVCC} -ccbin ${BATON_CUDA_HOST_COMPILER} ${BATON_NVCC_FLAGS} -I${CMAKE_SOURCE_DIR}/src
-              -MD -MF ${object}.d -c ${file} -o ${object}
-      DEPENDS ${file} DEPFILE ${object}.d COMMENT "nvcc ${name}" VERBATIM)
+      COMMAND ${BATON_CCACHE} ${BATON_NVCC} -ccbin ${BATON_CUDA_HOST_COMPILER} ${BATON_NVCC_FLAGS} ${definitions}
+              -I${CMAKE_SOURCE_DIR}/src -MD -MF ${object}.d -c ${file} -o ${object}
+      DEPENDS ${file} DEPFILE ${object}.d COMMENT "nvcc ${name}${suffix}" VERBATIM)
     list(APPEND objects ${object})
   endforeach()
   set(${out} ${objects} PARENT_SCOPE)

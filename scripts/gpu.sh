@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks (test) or measures (bench) the CUDA backend on a machine with a Hopper GPU. Runs in a checkout after `make`, and in the
+# Checks (test, sanitize) or measures (bench) the CUDA backend on a machine with a Hopper GPU. Runs in a checkout after `make`, and in the
 # unpacked archive of `make package`, where the programs lie beside this script.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,13 +15,23 @@ case "${1:-}" in
     "$(find_program baton)" devices
     "$(find_program cuda_gpu_test)" --gtest_brief=1
     "$(find_program engine_gpu_test)" --gtest_brief=1
+    "$(find_program transport_gpu_test)" --gtest_brief=1
+    ;;
+  sanitize)  # a few minutes: small cases of every kernel
+    cases='*OneCta*:*OneShort*/0:*OneShort*/3:Sampling*:*Rows*/2:*Rows*/3:*Rows*/28:*Rows*/29:Fill*'
+    for tool in memcheck initcheck racecheck; do
+      program=cuda_gpu_test
+      [ $tool = racecheck ] && program=cuda_gpu_racecheck_test
+      compute-sanitizer --tool $tool --error-exitcode 9 "$(find_program $program)" --gtest_brief=1 "--gtest_filter=$cases"
+    done
     ;;
   bench)
     "$(find_program baton)" devices
-    "$(find_program baton_bench_kernels)" kernels engine "json=${2:-gpu_bench.json}"
+    "$(find_program baton_bench_kernels)" "json=${2:-gpu_kernels.json}"
+    "$(find_program baton)" bench engine --shape llama-70b-fp8 --device cuda --json "${3:-gpu_engine.json}"
     ;;
   *)
-    echo "usage: gpu.sh test | bench [JSON]" >&2
+    echo "usage: gpu.sh test | sanitize | bench [KERNELS_JSON [ENGINE_JSON]]" >&2
     exit 2
     ;;
 esac

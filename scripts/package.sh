@@ -7,7 +7,8 @@ name=baton-$version-linux-x86_64
 folder=build/$name
 rm -rf "$folder" && mkdir -p "$folder"
 cp scripts/gpu.sh LICENSE README.md "$folder/"
-for program in build/baton build/src/backend/cuda_gpu_test build/tests/engine_gpu_test build/tests/baton_bench_kernels; do
+[ -x build/src/backend/cuda_gpu_test ] && ninja -C build cuda_gpu_racecheck_test
+for program in build/baton build/src/backend/cuda_gpu_test build/src/backend/cuda_gpu_racecheck_test build/tests/engine_gpu_test build/tests/transport_gpu_test build/tests/baton_bench_kernels; do
   [ -x "$program" ] && strip -o "$folder/$(basename "$program")" "$program"
 done
 tar -C build -czf "build/$name.tar.gz" "$name"

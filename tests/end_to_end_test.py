@@ -65,14 +65,16 @@ def expected(build_dir, demo_model, tmp_path_factory):
     ["--prefill", "2x1", "--decode", "1x1", "--block-size", "16", "--max-num-batched-tokens", "96"],
     ["--prefill", "1x1", "--decode", "2x1", "--no-prefix-caching", "--threads", "2"],
     ["--prefill", "1x1", "--decode", "1x1", "--hybrid", "1x1", "--block-size", "64"],
-], ids=["hybrid", "1P1D", "2P1D", "1P2D", "1P1D1H"])
+    ["--prefill", "1x1", "--decode", "1x1", "--share-process"],
+], ids=["hybrid", "1P1D", "2P1D", "1P2D", "1P1D1H", "shared"])
 def test_same_tokens_in_every_topology(build_dir, demo_model, tmp_path, expected, topology):
     with serving(build_dir, [demo_model, *topology, *PATIENT], tmp_path) as server:
         assert answers(server, 1) == expected
         assert answers(server, 16) == expected  # again: warm prefix caches, mixed batches
         if "--prefill" in topology:
             assert sum(worker["handoffs"] for worker in server.workers()) > 0
-            assert server.cluster()["paths"][0]["gb_per_s"] > 0
+            path = server.cluster()["paths"][0]
+            assert (path["transport"], path["bytes"]) == ("ids", 0) if "--share-process" in topology else path["gb_per_s"] > 0
         server.wait_nothing_left()
 
 
@@ -251,6 +253,33 @@ def test_a_killed_decode_worker_changes_nothing_for_clients(build_dir, demo_mode
         server.wait_nothing_left()
 
 
+def test_a_killed_process_of_two_workers_changes_nothing_for_clients(build_dir, demo_model, tmp_path, expected):
+    """Prefill and decode die together; what they had waits for their restart, or goes on elsewhere."""
+    with serving(build_dir, [demo_model, "--prefill", "1x1", "--decode", "1x1", "--share-process", *PATIENT], tmp_path) as server:
+        assert len(server.child_pids()) == 2  # that process and the front end
+        killer = threading.Timer(0.6, lambda: server.kill("prefill-0+decode-0"))
+        killer.start()
+        assert answers(server, 8) == expected
+        killer.join()
+        server.wait_until(lambda: all(worker["incarnation"] == 2 and worker["state"] == "ready" for worker in server.workers()), 60)
+        server.wait_nothing_left()
+
+
+def test_workers_of_one_process_hand_over_ids_and_free_what_is_cancelled(build_dir, demo_model, tmp_path):
+    with serving(build_dir, [demo_model, "--prefill", "1x1", "--decode", "1x1", "--share-process", *PATIENT], tmp_path) as server:
+        choice = server.complete("A list of all the rivers of the world: " * 20, max_tokens=4, temperature=0)["baton"]["choices"][0]
+        assert choice["prefill_worker"] != choice["decode_worker"]
+        assert choice["handoff"]["bytes"] == 0 and choice["handoff"]["path"] == "ids"
+        assert "shared by 2 workers" in server.worker("decode-0")["device"]
+        steps_before = server.worker("prefill-0")["steps"]
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            body = ('{"prompt": "%s", "max_tokens": 100}' % ("sun and moon and stars " * 350)).encode()
+            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" %
+                               (len(body), body))
+            server.wait_until(lambda: server.worker("prefill-0")["steps"] > steps_before)
+        server.wait_nothing_left(timeout_s=10)
+
+
 def test_nothing_is_left_behind(build_dir, demo_model, tmp_path):
     shared_before = set(os.listdir("/dev/shm"))
     server = Server(build_dir, [demo_model, "--prefill", "1x1", "--decode", "1x1", *PATIENT], tmp_path / "log")
@@ -277,6 +306,8 @@ def test_a_port_in_use_says_so(build_dir, road):
 
 @pytest.mark.parametrize("arguments, words", [
     (["serve"], "MODEL"),
+    (["serve", "--sim", "instant", "--isolate", "--share-process"], "--share-process"),
+    (["serve", "--sim", "instant", "--gpus", "0,1"], "2 GPUs for 1 workers"),
     (["serve", "no/such/model.gguf"], "no/such/model.gguf"),
     (["serve", "--sim", "instant", "--decode", "1x4"], "tensor-parallel size 4"),
     (["serve", "--sim", "instant", "--decode", "four"], "WORKERSxSIZE"),

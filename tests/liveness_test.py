@@ -182,7 +182,7 @@ def test_a_crash_leaves_a_stack_trace(build_dir, tmp_path):
             server.wait_for_log(f"[hybrid-0] *** {name}, sent by process {os.getpid()}")
             server.wait_until(lambda: incarnation(server, "hybrid-0") == before + 1 and server.worker("hybrid-0")["state"] == "ready")
         log = server.output()
-        assert re.search(r"\[hybrid-0\]     @ 0x[0-9a-f]+ baton::Worker::Run\(\)", log), log
+        assert re.search(r"\[hybrid-0\]     @ 0x[0-9a-f]+ baton::StepLoop::Run\(\)", log), log
 
 
 @pytest.mark.parametrize("fault", ["crash_token", "fail_token"])

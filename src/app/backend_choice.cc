@@ -50,12 +50,15 @@ constexpr int64_t kReservedBytes = int64_t{6} << 30;
 
 absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags& flags, int64_t weight_bytes) {
   BATON_ASSIGN_OR_RETURN(const CudaDeviceInfo device, SelectCudaDevice(flags.gpu));
-  const int64_t left = device.free_bytes - weight_bytes - kReservedBytes;
+  // Of processes that share it each takes its part, whoever comes first.
+  const int64_t part = std::min(device.free_bytes, device.memory_bytes / flags.gpu_share);
+  const int64_t left = part - weight_bytes - kReservedBytes;
   if (left < static_cast<int64_t>(0.25 * kGib)) {
     return ResourceExhausted(
         "the model's weights take ", weight_bytes / 1e9, " GB; of GPU ", flags.gpu, " (", device.name, ") ",
-        device.free_bytes / 1e9, " GB are free, and ", kReservedBytes / 1e9,
-        " are needed beside weights and KV cache; choose another GPU with --gpus, or a smaller model");
+        device.free_bytes / 1e9, " GB are free, and ", kReservedBytes / 1e9, " are needed beside weights and KV cache",
+        flags.gpu_share > 1 ? Cat(", by each of ", flags.gpu_share, " processes: leave --isolate out") : "",
+        "; choose another GPU with --gpus, or a smaller model");
   }
   BackendChoice choice{.kv_bytes = left};
   BATON_ASSIGN_OR_RETURN(choice.backend, CreateCudaBackend({.device = flags.gpu}));
@@ -63,23 +66,68 @@ absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags& flags, int64_t weight
 }
 
 bool HasGpu(int32_t index) { return SelectCudaDevice(index).ok(); }
+absl::StatusOr<Ceilings> MeasureGpu(int32_t index) { return MeasureCudaCeilings(index); }
+
+// Asks without opening any: that would take memory of each. `any_kind`: also those that the backend will refuse by
+// name.
+int32_t VisibleGpus(bool any_kind) {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) return 0;
+  int generation = 0;
+  const bool hopper = count > 0 &&
+                      cudaDeviceGetAttribute(&generation, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess &&
+                      generation == 9;
+  return hopper || any_kind ? count : 0;
+}
+
+std::unique_ptr<Transport> GpuTransport(const KvMemory& memory, int32_t gpu) {
+  auto transport = MakeCudaIpcTransport(gpu);
+  const auto exported = transport->Export({.base = memory.base, .bytes = memory.bytes});
+  if (exported.ok()) return transport;
+  LogWarning("this worker takes no KV blocks from other processes: ", Message(exported.status()),
+             "; workers of one process can still hand over to one another");
+  return MakeLocalTransport();
+}
 
 #else
 
-absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags&, int64_t) {
+absl::Status NoCuda() {
   return FailedPrecondition(
       "--device cuda: this binary was built without CUDA; build it where nvcc is found, or use --device cpu");
 }
-
+absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags&, int64_t) { return NoCuda(); }
 bool HasGpu(int32_t) { return false; }
+absl::StatusOr<Ceilings> MeasureGpu(int32_t) { return NoCuda(); }
+
+int32_t VisibleGpus(bool) { return 0; }
+
+std::unique_ptr<Transport> GpuTransport(const KvMemory&, int32_t) { return MakeLocalTransport(); }
 
 #endif
 
 }  // namespace
 
+bool UsesGpu(const EngineFlags& flags) {
+  return flags.device == "cuda" || (flags.device == "auto" && HasGpu(flags.gpu));
+}
+
+absl::StatusOr<Ceilings> MeasureCeilings(const EngineFlags& flags) {
+  if (UsesGpu(flags)) return MeasureGpu(flags.gpu);
+  return MeasureCpuCeilings(flags.threads > 0 ? flags.threads
+                                              : std::clamp(ReadMachineLimits().cores, 1, kMaxCpuThreads));
+}
+
 absl::StatusOr<BackendChoice> ChooseBackend(const EngineFlags& flags, int64_t weight_bytes) {
-  const bool gpu = flags.device == "cuda" || (flags.device == "auto" && HasGpu(flags.gpu));
-  return gpu ? ChooseGpu(flags, weight_bytes) : ChooseCpu(flags);
+  return UsesGpu(flags) ? ChooseGpu(flags, weight_bytes) : ChooseCpu(flags);
+}
+
+int32_t CountGpus(const EngineFlags& flags) {
+  if (flags.device == "cpu" || !flags.sim.empty()) return 0;
+  return VisibleGpus(/*any_kind=*/flags.device == "cuda");
+}
+
+std::unique_ptr<Transport> ChooseTransport(const KvMemory& memory, int32_t gpu) {
+  return memory.shareable_fd >= 0 ? MakeSharedMemoryTransport() : GpuTransport(memory, gpu);
 }
 
 #if BATON_HAVE_CUDA

@@ -25,6 +25,23 @@ std::string ParsePool(const std::string& text, PoolFlag& pool) {
   return "";
 }
 
+bool ParseWorker(const std::string& text, WorkerFlag& worker) {
+  std::vector<std::string> parts;
+  for (size_t begin = 0; parts.size() < 4;) {
+    const size_t comma = parts.size() < 3 ? text.find(',', begin) : std::string::npos;
+    parts.push_back(text.substr(begin, comma - begin));
+    if (comma == std::string::npos) break;
+    begin = comma + 1;
+  }
+  if (parts.size() != 4 || parts[2].empty() || parts[3].empty()) return false;
+  int used = 0;
+  unsigned long long id = 0;
+  if (std::sscanf(parts[0].c_str(), "%llu%n", &id, &used) != 1 || used != static_cast<int>(parts[0].size()))
+    return false;
+  worker = {.id = id, .role = parts[1], .name = parts[2], .listen = parts[3]};
+  return worker.role == "prefill" || worker.role == "decode" || worker.role == "hybrid";
+}
+
 void AddPool(CLI::App& app, const std::string& name, PoolFlag& pool, const std::string& help) {
   app.add_option_function<std::string>(
          name,
@@ -138,9 +155,17 @@ CLI::App* AddServe(CLI::App& app, ServeFlags& flags) {
   AddPool(*serve, "--prefill", flags.prefill, "P prefill workers of tensor-parallel size T");
   AddPool(*serve, "--decode", flags.decode, "decode workers, likewise");
   AddPool(*serve, "--hybrid", flags.hybrid, "workers that do both [1x1 when no other is asked for]");
-  serve->add_option("--gpus", flags.gpus, "GPU of each worker, in the order above [0,1,2,…]")
+  serve->add_option("--gpus", flags.gpus, "GPUs, taken in turn by the workers in the order above [all there are]")
       ->delimiter(',')
       ->check(CLI::Range(0, 1023));
+  CLI::Option* isolate = serve->add_flag_callback(
+      "--isolate", [&flags] { flags.placement = ProcessPlacement::kIsolated; },
+      "a process for each worker, also for those of one GPU, which then take turns on it [the case on CPUs]");
+  serve
+      ->add_flag_callback(
+          "--share-process", [&flags] { flags.placement = ProcessPlacement::kShared; },
+          "one process, one engine and one KV pool for all workers of a device [the case on GPUs]")
+      ->excludes(isolate);
   AddFrontend(*serve, flags.frontend);
   AddPath(*serve, flags.min_path_gbps, flags.transfer_throttle_gbps, flags.abort_on_leak);
   AddWatchdog(*serve, flags.wedged_after_ms, flags.wedged_restart_ms);
@@ -154,11 +179,26 @@ CLI::App* AddWorker(CLI::App& app, WorkerFlags& flags) {
   CLI::App* worker = app.add_subcommand("worker", "one worker (started by serve)");
   AddEngine(*worker, flags.engine);
   AddChild(*worker, flags.child);
-  worker->add_option("--id", flags.id, "place in the deployment");
+  worker->add_option("--id", flags.worker.id, "place in the deployment");
   worker->add_option("--gpu", flags.engine.gpu, "index of its GPU")->check(CLI::Range(0, 1023));
-  worker->add_option("--role", flags.role, "prefill, decode or hybrid")
+  worker->add_option("--gpu-share", flags.engine.gpu_share, "processes on its GPU")
+      ->check(CLI::Range(1, 64))
+      ->group("");
+  worker->add_option("--role", flags.worker.role, "prefill, decode or hybrid")
       ->check(CLI::IsMember({"prefill", "decode", "hybrid"}));
-  worker->add_option("--listen", flags.listen, "address of its sessions: unix:/path")->required();
+  worker->add_option("--listen", flags.worker.listen, "address of its sessions: unix:/path")->required();
+  worker
+      ->add_option_function<std::vector<std::string>>(
+          "--beside",
+          [&flags](const std::vector<std::string>& texts) {
+            for (const std::string& text : texts) {
+              if (!ParseWorker(text, flags.beside.emplace_back())) {
+                throw CLI::ValidationError("--beside", Cat("expected ID,ROLE,NAME,ADDRESS, found '", text, "'"));
+              }
+            }
+          },
+          "another worker on the same engine and KV pool: ID,ROLE,NAME,ADDRESS")
+      ->type_name("WORKER");
   AddPath(*worker, flags.min_path_gbps, flags.transfer_throttle_gbps, flags.abort_on_leak);
   AddWatchdog(*worker, flags.wedged_after_ms, flags.wedged_restart_ms);
   AddCommon(*worker, flags.common);
@@ -175,10 +215,8 @@ CLI::App* AddFrontendProcess(CLI::App& app, FrontendProcessFlags& flags) {
   return frontend;
 }
 
-CLI::App* AddBenchServe(CLI::App& app, BenchServeFlags& flags) {
-  CLI::App* bench = app.add_subcommand("bench", "measure");
-  bench->require_subcommand(1);
-  CLI::App* serve = bench->add_subcommand("serve", "load a server and report TTFT, ITL and throughput");
+CLI::App* AddBenchServe(CLI::App& bench, BenchServeFlags& flags) {
+  CLI::App* serve = bench.add_subcommand("serve", "load a server and report TTFT, ITL and throughput");
   serve->add_option("url", flags.url, "http://host:port")->required()->type_name("URL");
   serve->add_option("--model", flags.model, "as served [the first one]");
   serve->add_option("--concurrency", flags.concurrency, "closed loop: requests at a time")
@@ -201,6 +239,30 @@ CLI::App* AddBenchServe(CLI::App& app, BenchServeFlags& flags) {
   return serve;
 }
 
+CLI::App* AddBenchEngine(CLI::App& bench, BenchEngineFlags& flags) {
+  CLI::App* engine = bench.add_subcommand("engine", "time prefill, decode and mixed steps in this process");
+  AddEngine(*engine, flags.engine);
+  engine->add_option("--shape", flags.shape, "dummy weights of this shape instead of MODEL: llama-70b-fp8, …");
+  engine->add_option("--gpu", flags.engine.gpu, "index of the GPU")->check(CLI::Range(0, 1023));
+  engine->add_option("--prefill", flags.prefill, "tokens of prompts [512,3000,8192; less on CPUs]")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 20));
+  engine->add_option("--decode", flags.decode, "rows of decode steps [1,8,16,32,64; less on CPUs]")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 4096));
+  engine->add_option("--mixed", flags.mixed, "ROWSxTOKENS: decode rows and prompt tokens in one step [32x96,32x480]")
+      ->delimiter(',')
+      ->type_name("RxT");
+  engine->add_option("--context", flags.context, "tokens that decode rows see [3075; less on CPUs]")
+      ->check(CLI::Range(2, 1 << 20));
+  engine->add_option("--seconds", flags.seconds, "for each kind of step")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
+  engine->add_option("--json", flags.json, "file for the results");
+  AddCommon(*engine, flags.common);
+  return engine;
+}
+
 int Complain(const std::string& message) {
   std::fprintf(stderr, "%s\n", message.c_str());
   return 2;
@@ -218,10 +280,14 @@ std::variant<Command, int> ParseCommandLine(int argc, char** argv) {
   WorkerFlags worker_flags;
   FrontendProcessFlags frontend_flags;
   BenchServeFlags bench_flags;
+  BenchEngineFlags bench_engine_flags;
   const CLI::App* serve = AddServe(app, serve_flags);
   const CLI::App* worker = AddWorker(app, worker_flags);
   const CLI::App* frontend = AddFrontendProcess(app, frontend_flags);
-  const CLI::App* bench = AddBenchServe(app, bench_flags);
+  CLI::App* bench = app.add_subcommand("bench", "measure");
+  bench->require_subcommand(1);
+  const CLI::App* bench_serve = AddBenchServe(*bench, bench_flags);
+  AddBenchEngine(*bench, bench_engine_flags);
   const CLI::App* devices = app.add_subcommand("devices", "what this machine has, and what is missing");
   const std::vector<CLI::App*> known = app.get_subcommands([](CLI::App*) { return true; });
   const auto is_asked_for = [&](const CLI::App* subcommand) { return subcommand->get_name() == argv[1]; };
@@ -236,7 +302,8 @@ std::variant<Command, int> ParseCommandLine(int argc, char** argv) {
     return code == 0 ? 0 : 2;
   }
   if (*devices) return Command(DevicesFlags{});
-  if (*bench) return Command(bench_flags);
+  if (*bench && *bench_serve) return Command(bench_flags);
+  if (*bench) return Command(bench_engine_flags);
   if (*worker) return Command(worker_flags);
   if (*frontend) return Command(frontend_flags);
   if (*serve) {
@@ -249,9 +316,9 @@ std::variant<Command, int> ParseCommandLine(int argc, char** argv) {
       return Complain("baton serve: prefill workers alone answer nobody; add --decode 1x1 or --hybrid 1x1");
     }
     const int workers = serve_flags.prefill.workers + serve_flags.decode.workers + serve_flags.hybrid.workers;
-    if (!serve_flags.gpus.empty() && static_cast<int>(serve_flags.gpus.size()) != workers) {
+    if (static_cast<int>(serve_flags.gpus.size()) > workers) {
       return Complain(Cat("baton serve: --gpus names ", serve_flags.gpus.size(), " GPUs for ", workers,
-                          " workers; expected one for each"));
+                          " workers; expected one for each at most"));
     }
     return Command(serve_flags);
   }

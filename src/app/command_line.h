@@ -12,7 +12,8 @@ namespace baton {
 
 struct DevicesFlags {};
 
-using Command = std::variant<ServeFlags, WorkerFlags, FrontendProcessFlags, BenchServeFlags, DevicesFlags>;
+using Command =
+    std::variant<ServeFlags, WorkerFlags, FrontendProcessFlags, BenchServeFlags, BenchEngineFlags, DevicesFlags>;
 
 // The command, or the exit code when everything has been said already (help, version, a mistake).
 std::variant<Command, int> ParseCommandLine(int argc, char** argv);

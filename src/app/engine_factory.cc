@@ -183,6 +183,10 @@ absl::StatusOr<DType> KvType(const std::string& name) {
   return InvalidArgument("KV cache type '", name, "': expected f16, f32, int8, bf16 or fp8");
 }
 
+std::vector<TokenId> EndTokens(const Model& model) {
+  return model.generation().eos.empty() ? model.config().eos : model.generation().eos;
+}
+
 EngineOptions OptionsFor(const EngineFlags& flags, const Model& model, const BackendChoice& choice,
                          std::function<void(double)> on_progress) {
   EngineOptions options{.kv_bytes = choice.kv_bytes,
@@ -194,8 +198,18 @@ EngineOptions OptionsFor(const EngineFlags& flags, const Model& model, const Bac
   options.max_sequences = MaxSequences(flags, block_size);
   options.max_batch_tokens =
       flags.max_num_batched_tokens > 0 ? flags.max_num_batched_tokens : kDefaultBatchTokens + options.max_sequences;
-  options.end_tokens = model.generation().eos.empty() ? model.config().eos : model.generation().eos;
+  options.end_tokens = EndTokens(model);
   return options;
+}
+
+// Whole blocks for `tokens` tokens.
+int64_t KvBytes(int64_t tokens, const Model& model, const Backend& backend, const EngineOptions& options) {
+  const KvLayout layout{.num_kv_heads = model.config().num_kv_heads,
+                        .num_layers = model.config().num_layers,
+                        .block_size = options.block_size > 0 ? options.block_size : backend.info().default_block_size,
+                        .head_dim = model.config().head_dim,
+                        .dtype = options.kv_dtype.value_or(backend.info().default_kv_dtype)};
+  return layout.BlocksFor(tokens) * layout.block_bytes();
 }
 
 }  // namespace
@@ -236,20 +250,30 @@ absl::StatusOr<SimOptions> ParseSimProfile(const std::string& text) {
   return options;
 }
 
-absl::StatusOr<LoadedEngine> LoadEngine(const EngineFlags& flags, std::function<void(double fraction)> on_progress) {
-  if (!flags.sim.empty()) return LoadSimulated(flags);
-  BATON_ASSIGN_OR_RETURN(
-      const Model model,
-      LoadModel(flags.model, flags.load_format == "dummy" ? LoadFormat::kDummy : LoadFormat::kAuto, flags.seed));
+absl::StatusOr<Model> LoadModelFor(const EngineFlags& flags) {
+  LoadFormat format = LoadFormat::kAuto;
+  if (flags.load_format == "dummy") format = UsesGpu(flags) ? LoadFormat::kDummyRecipes : LoadFormat::kDummy;
+  return LoadModel(flags.model, format, flags.seed);
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineFlags& flags, const Model& model, int64_t kv_tokens,
+                                                     std::function<void(double fraction)> on_progress) {
   BATON_ASSIGN_OR_RETURN(BackendChoice choice, ChooseBackend(flags, model.weight_bytes()));
   EngineOptions options = OptionsFor(flags, model, choice, std::move(on_progress));
   if (flags.kv_cache_dtype != "auto") {
     BATON_ASSIGN_OR_RETURN(options.kv_dtype, KvType(flags.kv_cache_dtype));
   }
-  BATON_ASSIGN_OR_RETURN(auto engine, CreateLlamaEngine(model, std::move(choice.backend), options));
+  if (kv_tokens > 0) options.kv_bytes = KvBytes(kv_tokens, model, *choice.backend, options);
+  return CreateLlamaEngine(model, std::move(choice.backend), options);
+}
+
+absl::StatusOr<LoadedEngine> LoadEngine(const EngineFlags& flags, std::function<void(double fraction)> on_progress) {
+  if (!flags.sim.empty()) return LoadSimulated(flags);
+  BATON_ASSIGN_OR_RETURN(const Model model, LoadModelFor(flags));
+  BATON_ASSIGN_OR_RETURN(auto engine, CreateEngine(flags, model, 0, std::move(on_progress)));
   BATON_ASSIGN_OR_RETURN(const double rate, MeasurePrefill(*engine));
   LogDebug("prefill measures ", static_cast<int64_t>(rate), " tokens/s");
-  SchedulerOptions scheduler = SchedulerFor(flags, engine->info(), rate, options.end_tokens);
+  SchedulerOptions scheduler = SchedulerFor(flags, engine->info(), rate, EndTokens(model));
   if (flags.prefill_budget < 0) {
     BATON_ASSIGN_OR_RETURN(scheduler.step_times, MeasureSteps(*engine, scheduler));
     BATON_RETURN_IF_ERROR(scheduler.step_times.Validate());

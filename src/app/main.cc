@@ -15,6 +15,7 @@ int Run(const WorkerFlags& flags) { return RunWorker(flags); }
 int Run(const FrontendProcessFlags& flags) { return RunFrontend(flags); }
 int Run(const DevicesFlags&) { return RunDevices(); }
 int Run(const BenchServeFlags& flags) { return RunBenchServe(flags); }
+int Run(const BenchEngineFlags& flags) { return RunBenchEngine(flags); }
 
 }  // namespace
 }  // namespace baton

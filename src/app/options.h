@@ -19,6 +19,7 @@ struct EngineFlags {
   std::string sim;                      // simulated engine: a profile, see ParseSimProfile
   std::string device = "auto";          // "auto": a Hopper GPU if there is one, else the CPU; "cpu", "cuda"
   int32_t gpu = 0;                      // index of this worker's GPU
+  int32_t gpu_share = 1;                // processes that share it, in time slices
   std::string cpu_isa = "auto";         // "auto": the best there is; or one of CpuInstructionSets()
   std::string kv_cache_dtype = "auto";  // "auto", "f16", "f32", "int8", "bf16", "fp8"
   int32_t machine_share = 1;            // workers that share this machine's cores and memory
@@ -68,12 +69,21 @@ struct PoolFlag {  // "2x1": two workers of tensor-parallel size one
   int32_t tensor_parallel = 1;
 };
 
+// Which workers share a process.
+enum class ProcessPlacement : uint8_t {
+  kAutomatic,  // those of one GPU; on CPUs every worker has a process of its own
+  kIsolated,   // none
+  kShared,     // on CPUs all of them
+};
+
 struct ServeFlags {
   CommonFlags common;
   EngineFlags engine;
   FrontendFlags frontend;
   PoolFlag prefill, decode, hybrid;
-  std::vector<int32_t> gpus;  // one for each worker, in the order prefill, decode, hybrid; empty: 0, 1, 2, …
+  std::vector<int32_t>
+      gpus;  // taken in turn by the workers, in the order prefill, decode, hybrid; empty: all there are
+  ProcessPlacement placement = ProcessPlacement::kAutomatic;
   double min_path_gbps = 0;
   double transfer_throttle_gbps = 0;  // tests: no faster than this
   int64_t wedged_after_ms = 5000;     // without progress: a worker gets no traffic
@@ -89,13 +99,20 @@ struct ChildFlags {
   std::string process;
 };
 
+// One worker of a process: "2,decode,decode-0,unix:/…".
+struct WorkerFlag {
+  uint64_t id = 1;
+  std::string role = "hybrid";
+  std::string name;
+  std::string listen;  // address
+};
+
 struct WorkerFlags {
   CommonFlags common;
   EngineFlags engine;
   ChildFlags child;
-  uint64_t id = 1;
-  std::string role = "hybrid";
-  std::string listen;  // address
+  WorkerFlag worker;
+  std::vector<WorkerFlag> beside;  // other workers on the same engine
   double min_path_gbps = 0;
   double transfer_throttle_gbps = 0;
   int64_t wedged_after_ms = 5000;
@@ -125,6 +142,18 @@ struct BenchServeFlags {
   double ttft_target_ms = 1000;
   double itl_target_ms = 40;
   std::string json;  // file
+};
+
+struct BenchEngineFlags {
+  CommonFlags common;
+  EngineFlags engine;
+  std::string shape;               // instead of a model: dummy weights
+  std::vector<int32_t> prefill;    // tokens; empty lists: by the device
+  std::vector<int32_t> decode;     // rows
+  std::vector<std::string> mixed;  // "32x480": decode rows x prompt tokens
+  int32_t context = 0;             // tokens
+  double seconds = 1;              // for each kind of step
+  std::string json;                // file
 };
 
 }  // namespace baton

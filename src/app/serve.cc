@@ -9,7 +9,9 @@
 #include <map>
 #include <random>
 
+#include "app/backend_choice.h"
 #include "app/command_line.h"
+#include "app/placement.h"
 #include "base/log.h"
 #include "supervisor/supervisor.h"
 
@@ -66,6 +68,10 @@ class StartUp {
   bool announced_ = false;
 };
 
+const char* RoleName(proto::Role role) {
+  return role == proto::PREFILL ? "prefill" : role == proto::DECODE ? "decode" : "hybrid";
+}
+
 void AppendCommon(std::vector<std::string>& arguments, const CommonFlags& flags) {
   arguments.insert(arguments.end(), {"--log-format", flags.log_format});
   if (flags.verbose) arguments.push_back("--verbose");
@@ -93,41 +99,65 @@ std::vector<std::string> FrontendArguments(const ServeFlags& flags) {
   return arguments;
 }
 
-ChildSpec WorkerSpec(const ServeFlags& flags, const std::string& folder, uint64_t id, const std::string& role,
-                     int index) {
-  ChildSpec spec{.process = Cat(role, "-", index), .worker = {id}};
-  spec.role = role == "prefill" ? proto::PREFILL : role == "decode" ? proto::DECODE : proto::HYBRID;
-  spec.address = Cat("unix:", folder, "/", spec.process);
-  spec.arguments = {"worker"};
-  for (const std::string& argument : EngineArguments(flags.engine)) spec.arguments.push_back(argument);
-  for (const std::string& argument : {std::string("--id"), Cat(id), std::string("--role"), role,
-                                      std::string("--process"), spec.process, std::string("--listen"), spec.address}) {
-    spec.arguments.push_back(argument);
+// The arguments of a process with these workers.
+std::vector<std::string> WorkerArguments(const ServeFlags& flags, const ChildSpec& spec) {
+  std::vector<std::string> arguments{"worker"};
+  for (const std::string& argument : EngineArguments(flags.engine)) arguments.push_back(argument);
+  const auto add = [&](const char* name, const std::string& value) {
+    arguments.insert(arguments.end(), {name, value});
+  };
+  const WorkerSpec& first = spec.workers.front();
+  add("--id", Cat(first.id.value));
+  add("--role", RoleName(first.role));
+  add("--listen", first.address);
+  add("--process", spec.process);
+  for (size_t i = 1; i < spec.workers.size(); ++i) {
+    const WorkerSpec& worker = spec.workers[i];
+    add("--beside", Cat(worker.id.value, ",", RoleName(worker.role), ",", worker.name, ",", worker.address));
   }
-  if (flags.min_path_gbps > 0)
-    spec.arguments.insert(spec.arguments.end(), {"--min-path-gbps", Cat(flags.min_path_gbps)});
-  if (flags.transfer_throttle_gbps > 0) {
-    spec.arguments.insert(spec.arguments.end(), {"--transfer-throttle-gbps", Cat(flags.transfer_throttle_gbps)});
-  }
-  for (const std::string& argument : {std::string("--wedged-after-ms"), Cat(flags.wedged_after_ms),
-                                      std::string("--wedged-restart-ms"), Cat(flags.wedged_restart_ms)}) {
-    spec.arguments.push_back(argument);
-  }
-  spec.arguments.insert(spec.arguments.end(), {"--core-share", folder + "/cores", "--core-index", Cat(id - 1)});
-  if (flags.abort_on_leak) spec.arguments.push_back("--abort-on-leak");
-  AppendCommon(spec.arguments, flags.common);
-  return spec;
+  if (flags.min_path_gbps > 0) add("--min-path-gbps", Cat(flags.min_path_gbps));
+  if (flags.transfer_throttle_gbps > 0) add("--transfer-throttle-gbps", Cat(flags.transfer_throttle_gbps));
+  add("--wedged-after-ms", Cat(flags.wedged_after_ms));
+  add("--wedged-restart-ms", Cat(flags.wedged_restart_ms));
+  if (flags.abort_on_leak) arguments.push_back("--abort-on-leak");
+  AppendCommon(arguments, flags.common);
+  return arguments;
 }
 
-std::vector<ChildSpec> Children(const ServeFlags& flags, const std::string& folder) {
-  std::vector<ChildSpec> children;
-  uint64_t id = 0;
-  const auto add = [&](const PoolFlag& pool, const std::string& role) {
-    for (int i = 0; i < pool.workers; ++i) children.push_back(WorkerSpec(flags, folder, ++id, role, i));
+std::vector<WorkerSpec> Workers(const ServeFlags& flags, const std::string& folder) {
+  std::vector<WorkerSpec> workers;
+  const auto add = [&](const PoolFlag& pool, proto::Role role) {
+    for (int i = 0; i < pool.workers; ++i) {
+      WorkerSpec& worker = workers.emplace_back();
+      worker = {.id = {workers.size()}, .role = role, .name = Cat(RoleName(role), "-", i)};
+      worker.address = Cat("unix:", folder, "/", worker.name);
+    }
   };
-  add(flags.prefill, "prefill");
-  add(flags.decode, "decode");
-  add(flags.hybrid, "hybrid");
+  add(flags.prefill, proto::PREFILL);
+  add(flags.decode, proto::DECODE);
+  add(flags.hybrid, proto::HYBRID);
+  return workers;
+}
+
+std::vector<ChildSpec> Children(ServeFlags flags, const std::string& folder) {
+  const int32_t gpus = CountGpus(flags.engine);
+  std::vector<PlacedProcess> processes = PlaceWorkers(Workers(flags, folder), flags.gpus, gpus, flags.placement);
+  flags.engine.machine_share = static_cast<int32_t>(processes.size());
+  std::vector<ChildSpec> children;
+  for (PlacedProcess& process : processes) {
+    ChildSpec& child = children.emplace_back();
+    child.workers = std::move(process.workers);
+    for (const WorkerSpec& worker : child.workers) child.process += Cat(child.process.empty() ? "" : "+", worker.name);
+    child.arguments = WorkerArguments(flags, child);
+    child.arguments.insert(child.arguments.end(),
+                           {"--core-share", folder + "/cores", "--core-index", Cat(children.size() - 1)});
+    if (gpus == 0) continue;
+    child.arguments.insert(child.arguments.end(), {"--gpu", Cat(process.gpu), "--gpu-share", Cat(process.gpu_share)});
+    if (process.gpu_share > 1) {
+      LogWarning(child.process, " shares GPU ", process.gpu, " in time slices with ", process.gpu_share - 1,
+                 " other processes: leave --isolate out for speed");
+    }
+  }
   ChildSpec frontend{.process = "frontend", .arguments = FrontendArguments(flags)};
   frontend.arguments.insert(frontend.arguments.end(), {"--process", "frontend"});
   children.push_back(std::move(frontend));
@@ -150,7 +180,6 @@ int RunServe(const ServeFlags& given) {
   ServeFlags flags = given;
   ConfigureLogging("serve", flags.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
                    flags.common.verbose ? LogLevel::kDebug : LogLevel::kInfo);
-  flags.engine.machine_share = flags.prefill.workers + flags.decode.workers + flags.hybrid.workers;
   absl::StatusOr<std::string> folder = CreateRunFolder();
   absl::StatusOr<std::unique_ptr<Network>> network = Network::Create();
   if (!folder.ok() || !network.ok()) {

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <ctime>
 #include <fstream>
 
 #include "bench/http_stream_client.h"
@@ -12,15 +11,6 @@
 
 namespace baton {
 namespace {
-
-std::string NowAsText() {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  char text[32];
-  std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
-  return text;
-}
 
 struct ProcessorTime {
   double run_seconds = 0;

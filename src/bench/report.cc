@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ctime>
 #include <numeric>
 
 namespace baton {
@@ -84,6 +85,15 @@ Figures ComputeFigures(const LoadResult& result, const Targets& targets) {
   figures.tokens_per_second_per_user = Ratio(1000, figures.tpot_ms.mean);
   figures.goodput_per_second = Ratio(static_cast<double>(figures.good_requests), figures.seconds);
   return figures;
+}
+
+std::string NowAsText() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char text[32];
+  std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return text;
 }
 
 }  // namespace baton

@@ -74,6 +74,9 @@ struct ReportContext {
   Targets targets;
 };
 
+// Now, as ISO 8601 in UTC.
+std::string NowAsText();
+
 std::string FormatTable(const ReportContext& context, const Figures& figures);
 // One object, with a line end.
 std::string FormatJson(const ReportContext& context, const Figures& figures);

@@ -1,6 +1,7 @@
 // The seam between scheduler and engine: what to compute in one step, and what came out.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -24,8 +25,15 @@ struct BatchItem {
   const SamplingParams* sampling = nullptr;
 };
 
+// The kinds of work in a step.
+enum class KernelFamily : uint8_t { kGemm, kAttention, kElementwise, kSampling };
+inline constexpr int kKernelFamilies = 4;
+// Microseconds of a step by KernelFamily.
+using StepProfile = std::array<double, kKernelFamilies>;
+
 struct Batch {
   std::vector<BatchItem> items;
+  bool profile = false;  // also measure StepOutput::profile; such a step is slower
   int32_t num_tokens() const {
     int32_t total = 0;
     for (const BatchItem& item : items) total += item.count;
@@ -40,6 +48,8 @@ struct StepOutput {
   };
   std::vector<Item> items;  // [batch.items], in order
   int64_t duration_us = 0;  // of the step
+  double idle_us = 0;       // how long the device lay idle before the step; 0 where it is not measured
+  StepProfile profile{};    // when asked for
 };
 
 // Called by the engine during a step, in order, once for each group of layers whose K and V of the whole batch are in

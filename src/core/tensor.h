@@ -5,6 +5,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/tensor_recipe.h"
+
 namespace baton {
 
 // Block-quantized types follow GGUF: kQ4_1 is 32 weights in 20 bytes, and so on.
@@ -53,12 +55,14 @@ constexpr int64_t DTypeRowBytes(DType dtype, int64_t elements) {
   return elements / TraitsOf(dtype).block_elements * TraitsOf(dtype).block_bytes;
 }
 
-// A tensor inside memory that somebody else owns (mostly a mapped file). Row-major; shape outermost first.
+// A tensor inside memory that somebody else owns (mostly a mapped file), or a way to make it. Row-major; shape
+// outermost first.
 struct TensorView {
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;     // for a linear weight: [out, in]
-  const uint8_t* data = nullptr;  // no alignment is promised
+  const uint8_t* data = nullptr;  // no alignment is promised; null where there is a recipe instead
   int64_t bytes = 0;
+  const TensorRecipe* recipe = nullptr;  // dummy weights that a device makes for itself
 
   int64_t rows() const { return shape.size() < 2 ? 1 : shape[0]; }
   int64_t columns() const { return shape.empty() ? 0 : shape.back(); }

@@ -81,6 +81,15 @@ absl::StatusOr<CudaStream> CudaStream::Create() {
   return stream;
 }
 
+absl::StatusOr<CudaStream> CudaStream::CreateUrgent() {
+  int lowest = 0;
+  int highest = 0;
+  BATON_RETURN_IF_CUDA_ERROR(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+  CudaStream stream;
+  BATON_RETURN_IF_CUDA_ERROR(cudaStreamCreateWithPriority(&stream.stream_, cudaStreamNonBlocking, highest));
+  return stream;
+}
+
 absl::Status CudaStream::Synchronize() const { return CudaStatus(cudaStreamSynchronize(stream_), "device work"); }
 
 CudaEvent::~CudaEvent() {

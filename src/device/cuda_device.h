@@ -62,6 +62,8 @@ class CudaStream {
   }
   ~CudaStream();
   static absl::StatusOr<CudaStream> Create();
+  // Its work begins before that of other streams which waits, too.
+  static absl::StatusOr<CudaStream> CreateUrgent();
   cudaStream_t get() const { return stream_; }
   absl::Status Synchronize() const;
 

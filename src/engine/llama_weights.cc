@@ -90,7 +90,8 @@ absl::StatusOr<LlamaWeights> LoadLlamaWeights(const Model& model, Backend& backe
   BATON_ASSIGN_OR_RETURN(weights.final_norm, loader.Vector("model.norm"));
   const TensorView* head = model.Find("lm_head.weight");
   const TensorView* embedding = model.Find("model.embed_tokens.weight");
-  if (head != nullptr && head->data != embedding->data) {
+  const bool tied = head == nullptr || (head->data == embedding->data && head->recipe == embedding->recipe);
+  if (!tied) {
     BATON_ASSIGN_OR_RETURN(weights.separate_head, loader.Linear("", {"lm_head"}));
   }
   if (on_progress) on_progress(1.0);

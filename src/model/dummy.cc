@@ -9,27 +9,26 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <thread>
 #include <tuple>
 #include <utility>
 #include <vector>
 
-#include "core/random.h"
+#include "core/tensor_recipe.h"
 #include "model/float_formats.h"
 #include "model/normal_quantile.h"
 
 namespace baton {
 namespace {
 
-constexpr int64_t kAlignment = 4096;         // bytes between beginnings of tensors
-constexpr int64_t kChunkElements = 4 << 20;  // what a thread takes at a time
-constexpr int32_t kWideTable = 1 << 16;      // entries, for 16 random bits
+constexpr int64_t kAlignment = 4096;          // bytes between beginnings of tensors
+constexpr int64_t kChunkElements = 4 << 20;   // what a thread takes at a time
+constexpr int64_t kRecipeElements = 1 << 20;  // more of them may stay a recipe
+constexpr int32_t kWideTable = 1 << 16;       // entries, for 16 random bits
 constexpr int32_t kFp8Table = 1 << 8;
 constexpr double kFp8Largest = 448;
-
-// Four 16-bit or eight 8-bit random numbers that belong to one place of one tensor.
-uint64_t RandomWord(uint64_t key, uint64_t place) { return MixBits(key ^ MixBits(place + 0x9e3779b97f4a7c15ull)); }
 
 uint64_t TensorKey(std::string_view name, uint64_t seed) {
   return XXH3_64bits_withSeed(name.data(), name.size(), seed);
@@ -64,40 +63,15 @@ Table Fp8Table() {
   return table;
 }
 
-// `kPerWord` elements of `kBytes` bytes share a random word.
-template <int kBytes, int kPerWord>
-void FillRange(const Table& table, uint64_t key, int64_t begin, int64_t end, uint8_t* data) {
-  constexpr int kBits = 64 / kPerWord;
-  constexpr uint64_t kMask = (uint64_t{1} << kBits) - 1;
-  for (int64_t i = begin; i < end;) {
-    uint64_t word = RandomWord(key, static_cast<uint64_t>(i / kPerWord)) >> (i % kPerWord * kBits);
-    for (const int64_t stop = std::min(end, (i / kPerWord + 1) * kPerWord); i < stop; ++i, word >>= kBits) {
-      std::memcpy(data + i * kBytes, table.data() + (word & kMask) * kBytes, kBytes);
-    }
-  }
-}
-
 // One tensor to make.
 struct Job {
   std::string name;
   TensorView view;
   int64_t elements = 0;
-  int64_t offset = 0;              // bytes from the start of the memory
+  int64_t offset = 0;              // bytes from the start of the memory, if it has any
   double mean = 0, deviation = 0;  // not of FP8 elements, which fill their range
+  TensorRecipe recipe;
 };
-
-void Fill(const Job& job, const Table& table, uint64_t seed, int64_t begin, int64_t end) {
-  uint8_t* data = const_cast<uint8_t*>(job.view.data);  // the memory is ours
-  const uint64_t key = TensorKey(job.name, seed);
-  switch (TraitsOf(job.view.dtype).block_bytes) {
-    case 1:
-      return FillRange<1, 8>(table, key, begin, end, data);
-    case 2:
-      return FillRange<2, 4>(table, key, begin, end, data);
-    default:
-      return FillRange<4, 4>(table, key, begin, end, data);
-  }
-}
 
 bool IsQuantized(const ModelConfig& config, const WeightSpec& spec) {
   if (spec.kind != WeightKind::kLinear || config.quantization.scheme == QuantizationScheme::kNone) return false;
@@ -121,14 +95,12 @@ class Plan {
   }
 
   std::vector<Job>& jobs() { return jobs_; }
-  int64_t bytes() const { return bytes_; }
 
  private:
   void Add(std::string name, std::vector<int64_t> shape, DType dtype, double mean, double deviation) {
-    Job job{.name = std::move(name), .elements = 1, .offset = bytes_, .mean = mean, .deviation = deviation};
+    Job job{.name = std::move(name), .elements = 1, .mean = mean, .deviation = deviation};
     for (const int64_t extent : shape) job.elements *= extent;
     job.view = {.dtype = dtype, .shape = std::move(shape), .bytes = DTypeRowBytes(dtype, job.elements)};
-    bytes_ += (job.view.bytes + kAlignment - 1) / kAlignment * kAlignment;
     jobs_.push_back(std::move(job));
   }
 
@@ -150,7 +122,6 @@ class Plan {
   const ModelConfig& config_;
   const double largest_quantile_ = NormalQuantiles(kFp8Table).back();
   std::vector<Job> jobs_;
-  int64_t bytes_ = 0;
 };
 
 absl::StatusOr<std::shared_ptr<uint8_t>> MapMemory(int64_t bytes) {
@@ -161,13 +132,7 @@ absl::StatusOr<std::shared_ptr<uint8_t>> MapMemory(int64_t bytes) {
   return std::shared_ptr<uint8_t>(static_cast<uint8_t*>(data), [size](uint8_t* memory) { ::munmap(memory, size); });
 }
 
-// What a thread takes: a range of elements of one tensor.
-struct Chunk {
-  const Job* job;
-  const Table* table;
-  int64_t begin, end;
-};
-
+// Tables by what their entries are; nodes of a map stay where they are.
 class Tables {
  public:
   const Table& For(const Job& job) {
@@ -181,18 +146,34 @@ class Tables {
   std::map<std::tuple<DType, double, double>, Table> tables_;
 };
 
-void FillAll(const std::vector<Job>& jobs, uint64_t seed) {
+// What recipes point into; part of the model's memory.
+struct Recipes {
   Tables tables;
+  std::vector<std::unique_ptr<TensorRecipe>> recipes;
+};
+
+// What a thread takes: a range of elements of one tensor.
+struct Chunk {
+  const Job* job;
+  int64_t begin, end;
+};
+
+void FillAll(const std::vector<Job>& jobs) {
   std::vector<Chunk> chunks;
   for (const Job& job : jobs) {
+    if (job.view.data == nullptr) continue;
     for (int64_t begin = 0; begin < job.elements; begin += kChunkElements) {
-      chunks.push_back({&job, &tables.For(job), begin, std::min(begin + kChunkElements, job.elements)});
+      chunks.push_back({&job, begin, std::min(begin + kChunkElements, job.elements)});
     }
   }
   std::atomic<size_t> next = 0;
   const auto work = [&] {
     for (size_t i = next++; i < chunks.size(); i = next++) {
-      Fill(*chunks[i].job, *chunks[i].table, seed, chunks[i].begin, chunks[i].end);
+      const Chunk& chunk = chunks[i];
+      const int64_t bytes = chunk.job->recipe.element_bytes;
+      uint8_t* data = const_cast<uint8_t*>(chunk.job->view.data) + chunk.begin * bytes;  // the memory is ours
+      MakeElements(chunk.job->recipe, chunk.begin * bytes,
+                   {data, static_cast<size_t>((chunk.end - chunk.begin) * bytes)});
     }
   };
   const size_t threads = std::min<size_t>(std::max(1u, std::thread::hardware_concurrency()), chunks.size());
@@ -204,14 +185,31 @@ void FillAll(const std::vector<Job>& jobs, uint64_t seed) {
 
 }  // namespace
 
-absl::Status MakeDummyWeights(uint64_t seed, ModelParts& parts) {
+absl::Status MakeDummyWeights(uint64_t seed, ModelParts& parts, bool as_recipes) {
   Plan plan(parts.config);
-  BATON_ASSIGN_OR_RETURN(const std::shared_ptr<uint8_t> memory, MapMemory(plan.bytes()));
-  for (Job& job : plan.jobs()) job.view.data = memory.get() + job.offset;
-  FillAll(plan.jobs(), seed);
+  const auto recipes = std::make_shared<Recipes>();
+  int64_t bytes = 0;
+  for (Job& job : plan.jobs()) {
+    job.recipe = {.key = TensorKey(job.name, seed),
+                  .table = recipes->tables.For(job).data(),
+                  .element_bytes = TraitsOf(job.view.dtype).block_bytes};
+    if (as_recipes && job.elements > kRecipeElements) {
+      recipes->recipes.push_back(std::make_unique<TensorRecipe>(job.recipe));
+      job.view.recipe = recipes->recipes.back().get();
+    } else {
+      job.offset = bytes;
+      bytes += (job.view.bytes + kAlignment - 1) / kAlignment * kAlignment;
+    }
+  }
+  BATON_ASSIGN_OR_RETURN(const std::shared_ptr<uint8_t> memory, MapMemory(bytes));
+  for (Job& job : plan.jobs()) {
+    if (job.view.recipe == nullptr) job.view.data = memory.get() + job.offset;
+  }
+  FillAll(plan.jobs());
   parts.tensors.clear();
   for (Job& job : plan.jobs()) parts.tensors.emplace(std::move(job.name), std::move(job.view));
   parts.memory.push_back(memory);
+  if (as_recipes) parts.memory.push_back(recipes);
   return absl::OkStatus();
 }
 

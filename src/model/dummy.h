@@ -5,6 +5,9 @@
 // trained one: normal with standard deviation 1/sqrt(in), norms near 1. FP8 weights use all of E4M3's range and their
 // scales carry the magnitude, so that kernels, and the power they draw, see realistic bits.
 //
+// Large tensors may stay recipes (core/tensor_recipe.h) for a device that makes them for itself: the same bytes,
+// without filling the host's memory and copying it.
+//
 // Threading: fills with as many threads as the process has cores. Ownership: the parts own the memory.
 // Errors: ResourceExhausted when the memory cannot be mapped.
 // Limits: of the modules that a checkpoint leaves unquantized, regular expressions are not followed but for lm_head.
@@ -20,7 +23,7 @@
 namespace baton {
 
 // Fills in the tensors and memory of `parts`, whose configuration says which: linear weights in FP8 with scales if it
-// is quantized, everything else in its dtype.
-absl::Status MakeDummyWeights(uint64_t seed, ModelParts& parts);
+// is quantized, everything else in its dtype. `as_recipes`: tensors of more than a million elements get no memory.
+absl::Status MakeDummyWeights(uint64_t seed, ModelParts& parts, bool as_recipes = false);
 
 }  // namespace baton

@@ -99,6 +99,38 @@ TEST(DummyTest, AFunctionOfSeedNameAndIndex) {
   EXPECT_EQ(small_table, large_table);
 }
 
+TEST(DummyTest, RecipesMakeTheSameModel) {
+  ModelConfig config = SmallConfig();
+  config.vocabulary = 17000;        // 4.3 million elements of BF16
+  config.intermediate_size = 8192;  // 2 million of FP8
+  config.quantization = {.scheme = QuantizationScheme::kFp8PerChannelDynamic, .ignored = {"lm_head"}};
+  const Model stored = Make(config);
+  ModelParts parts{.config = config};
+  ASSERT_TRUE(MakeDummyWeights(1, parts, /*as_recipes=*/true).ok());
+  const auto made = Model::Create(std::move(parts), "dummy");
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_EQ(made->fingerprint(), stored.fingerprint());
+  EXPECT_EQ(made->weight_bytes(), stored.weight_bytes());
+  int recipes = 0;
+  for (const auto& [name, tensor] : made->tensors()) {
+    std::vector<uint8_t> bytes(tensor.bytes);
+    if (tensor.recipe != nullptr) {
+      ++recipes;
+      EXPECT_EQ(tensor.data, nullptr);
+      // In two parts, the second of which begins inside a random word.
+      const int64_t middle = tensor.bytes / 2 + 2 * tensor.recipe->element_bytes;
+      MakeElements(*tensor.recipe, 0, std::span(bytes).first(middle));
+      MakeElements(*tensor.recipe, middle, std::span(bytes).subspan(middle));
+    } else {
+      std::copy_n(tensor.data, tensor.bytes, bytes.data());
+    }
+    const TensorView* expected = stored.Find(name);
+    ASSERT_NE(expected, nullptr) << name;
+    EXPECT_TRUE(std::equal(bytes.begin(), bytes.end(), expected->data)) << name;
+  }
+  EXPECT_EQ(recipes, 8);  // embedding, head; gate, up and down of two layers
+}
+
 TEST(DummyTest, Fp8FillsItsRangeAndTheScaleHasTheMagnitude) {
   ModelConfig config = SmallConfig();
   config.quantization = {.scheme = QuantizationScheme::kFp8PerChannelDynamic, .ignored = {"re:.*lm_head"}};

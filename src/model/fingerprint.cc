@@ -3,11 +3,15 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <type_traits>
 #include <vector>
+
+#include "core/tensor_recipe.h"
 
 namespace baton {
 namespace {
@@ -55,21 +59,27 @@ void AddConfig(const ModelConfig& config, Hasher& hasher) {
   hasher.Add(static_cast<uint8_t>(config.quantization.scheme));
 }
 
+void AddSample(const TensorView& tensor, int64_t at, int64_t bytes, Hasher& hasher) {
+  if (tensor.recipe == nullptr) return hasher.AddBytes(tensor.data + at, bytes);
+  std::array<uint8_t, kSamples * kSampleBytes> made;
+  const int64_t begin = at / tensor.recipe->element_bytes * tensor.recipe->element_bytes;  // of a whole element
+  const int64_t size = (at - begin + bytes + 3) / 4 * 4;
+  MakeElements(*tensor.recipe, begin, std::span(made).first(size));
+  hasher.AddBytes(made.data() + (at - begin), bytes);
+}
+
 void AddTensor(std::string_view name, const TensorView& tensor, Hasher& hasher) {
   hasher.Add(name);
   hasher.Add(TraitsOf(tensor.dtype).name);
   hasher.Add(static_cast<uint64_t>(tensor.shape.size()));
   for (const int64_t extent : tensor.shape) hasher.Add(extent);
   hasher.Add(tensor.bytes);
-  if (tensor.bytes <= kSamples * kSampleBytes) {
-    hasher.AddBytes(tensor.data, tensor.bytes);
-    return;
-  }
+  if (tensor.bytes <= kSamples * kSampleBytes) return AddSample(tensor, 0, tensor.bytes, hasher);
   const int64_t last = tensor.bytes - kSampleBytes;
   for (int64_t i = 0; i < kSamples; ++i) {
-    hasher.AddBytes(tensor.data + last / (kSamples - 1) * i, kSampleBytes);
+    AddSample(tensor, last / (kSamples - 1) * i, kSampleBytes, hasher);
   }
-  hasher.AddBytes(tensor.data + last, kSampleBytes);
+  AddSample(tensor, last, kSampleBytes, hasher);
 }
 
 }  // namespace

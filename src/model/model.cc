@@ -73,7 +73,7 @@ absl::StatusOr<ModelParts> ReadShapes(const std::string& path) {
 absl::StatusOr<ModelParts> ReadParts(const std::string& path, LoadFormat format, uint64_t seed) {
   if (format == LoadFormat::kAuto) return ReadWeights(path);
   BATON_ASSIGN_OR_RETURN(ModelParts parts, ReadShapes(path));
-  BATON_RETURN_IF_ERROR(MakeDummyWeights(seed, parts));
+  BATON_RETURN_IF_ERROR(MakeDummyWeights(seed, parts, format == LoadFormat::kDummyRecipes));
   return parts;
 }
 

@@ -65,8 +65,9 @@ class Model {
   int64_t weight_bytes_;
 };
 
-// kDummy: the shapes of the model with made-up weights (see dummy.h); no weight file is read.
-enum class LoadFormat : uint8_t { kAuto, kDummy };
+// kDummy: the shapes of the model with made-up weights (see dummy.h); no weight file is read. kDummyRecipes: the same
+// weights, but large ones without memory (TensorView::recipe), for a backend that makes them itself.
+enum class LoadFormat : uint8_t { kAuto, kDummy, kDummyRecipes };
 
 // `path`: a .gguf file or a Hugging Face directory; for kDummy also the name of a shape (see shape_preset.h).
 // `seed` varies dummy weights.

@@ -32,6 +32,16 @@ ModelConfig WithFp8(ModelConfig config) {
   return config;
 }
 
+// What one of four tensor-parallel ranks computes of Llama 70B, without what they would exchange: to be measured.
+ModelConfig Llama70bQuarter() {
+  ModelConfig config = Llama31(80, 8192, 28672 / 4, 64 / 4);
+  config.num_kv_heads = 8 / 4;
+  config.vocabulary = 128256 / 4;
+  config.bos = 0;
+  config.eos = {1};
+  return config;
+}
+
 ModelConfig SmolLm2() {
   ModelConfig config;
   config.architecture = "LlamaForCausalLM";
@@ -57,6 +67,7 @@ struct Preset {
 };
 constexpr Preset kPresets[] = {
     {"llama-70b-fp8", [] { return WithFp8(Llama31(80, 8192, 28672, 64)); }},
+    {"llama-70b-fp8-tp4", [] { return WithFp8(Llama70bQuarter()); }},
     {"llama-8b-fp8", [] { return WithFp8(Llama31(32, 4096, 14336, 32)); }},
     {"llama-8b", [] { return Llama31(32, 4096, 14336, 32); }},
     {"smollm2-135m", SmolLm2},

@@ -10,7 +10,8 @@
 
 namespace baton {
 
-// llama-70b-fp8, llama-8b-fp8, llama-8b (Llama 3.1), smollm2-135m. NotFound lists the names.
+// llama-70b-fp8, llama-70b-fp8-tp4 (one rank of four), llama-8b-fp8, llama-8b (Llama 3.1), smollm2-135m. NotFound lists
+// the names.
 absl::StatusOr<ModelConfig> ShapePreset(std::string_view name);
 std::vector<std::string> ShapePresetNames();
 

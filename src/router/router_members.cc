@@ -1,5 +1,6 @@
 // Workers: connecting, losing, their status.
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/log.h"
@@ -191,7 +192,8 @@ void Router::SyncView(const Worker& worker) {
   view.paths.clear();
   for (const proto::Path& path : status.paths()) {
     view.paths.push_back({.prefill = {path.prefill_worker()},
-                          .gigabytes_per_second = path.gigabytes_per_second(),
+                          .gigabytes_per_second = path.shared_pool() ? std::numeric_limits<double>::infinity()
+                                                                     : path.gigabytes_per_second(),
                           .usable = path.gigabytes_per_second() >= 0});
   }
   std::ranges::sort(view.paths, {}, &PathView::prefill);

@@ -58,6 +58,10 @@ void Router::Metrics::Update(const std::string& engine, const proto::WorkerStatu
           now.recomputed_handoffs());
   counter("baton_stale_epochs_total", "Messages of the hand-off with a stale epoch, refused.", before.stale_epochs(),
           now.stale_epochs());
+  counter("baton_step_gaps_total", "Steps that followed another at once (GPUs).",
+          static_cast<double>(before.step_gaps()), static_cast<double>(now.step_gaps()));
+  counter("baton_step_gap_seconds_total", "How long the GPU lay idle before those steps.", before.step_gap_seconds(),
+          now.step_gap_seconds());
   for (const proto::Path& path : now.paths()) {
     MetricLabels with_path = labels;
     with_path.emplace_back("prefill_engine", std::to_string(path.prefill_worker()));

@@ -51,6 +51,8 @@ class Session {
   virtual std::string peer() const = 0;
   // The process that called connect or listen, as the kernel saw it; 0 over TCP.
   virtual int32_t peer_pid() const = 0;
+  // Both ends are in this process (rpc/local_session.h).
+  virtual bool within_process() const { return false; }
 };
 
 struct SessionEvents {

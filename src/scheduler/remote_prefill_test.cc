@@ -59,6 +59,52 @@ TEST_F(RemotePrefillTest, AFirstTokenMayBeTheLast) {
   EXPECT_EQ(scheduler_->Find(SequenceId{1}), nullptr);
 }
 
+TEST_F(RemotePrefillTest, SharedBlocksAreDecodedFromWhereAnotherSchedulerComputedThem) {
+  Start(Options());
+  auto other = *Scheduler::Create(Options(), *pool_);  // on the same pool
+  const Request request = Prompt(10, 4);
+  ASSERT_TRUE(other->Add(SequenceId{7}, request, SequenceKind::kPrefillOnly).ok());
+  const StepPlan plan = other->Schedule();
+  const std::vector<BlockId> blocks = other->Find(SequenceId{7})->blocks;
+  for (const BlockId block : blocks) pool_->Ref(block);
+  const auto reservation = scheduler_->ReserveShared(SequenceId{1}, request, blocks, 0);
+  ASSERT_TRUE(reservation.ok()) << reservation.status();
+  EXPECT_EQ(reservation->blocks, blocks);
+  EXPECT_TRUE(scheduler_->CheckIntegrity().ok()) << scheduler_->CheckIntegrity();
+  const auto first = other->Commit(plan, engine_->Run(plan.batch));
+  engine_->error.clear();  // it takes the second reference for somebody who reads already
+  ASSERT_EQ(first.size(), 1u);
+  ASSERT_TRUE(other->Release(SequenceId{7}).ok());
+  EXPECT_EQ(pool_->Stats().used, 3) << "the references of the second scheduler hold them";
+  const TokenId token[] = {first[0].sampled.token};
+  ASSERT_EQ(*scheduler_->AddPrefilled(SequenceId{1}, token), FinishReason::kNone);
+  EXPECT_TRUE(scheduler_->CheckIntegrity().ok()) << scheduler_->CheckIntegrity();
+  const FakeAnswer alone = RunAlone(Prompt(10, 4), {{}, 200});
+  EXPECT_EQ(token[0], alone.tokens[0]);
+  const auto events = Drain();
+  ASSERT_EQ(events.size(), 3u);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(events[i].sampled.token, alone.tokens[i + 1]);
+  EXPECT_EQ(pool_->Stats().used, 0);
+  EXPECT_EQ(pool_->Stats().cached, 3) << "two blocks of the prompt, and one that decoding filled";
+}
+
+TEST_F(RemotePrefillTest, SharedBlocksStayWithTheCallerWhenThereIsNoPlace) {
+  SchedulerOptions options = Options();
+  options.max_sequences = 1;
+  Start(options);
+  const std::vector<BlockId> blocks = *pool_->Allocate(3);
+  EXPECT_EQ(scheduler_->ReserveShared(SequenceId{1}, Prompt(5, 4), blocks, 0).status().code(),
+            absl::StatusCode::kInvalidArgument)
+      << "three blocks for five tokens";
+  ASSERT_TRUE(scheduler_->ReserveShared(SequenceId{2}, Prompt(10, 4), blocks, 4).ok());
+  const std::vector<BlockId> more = *pool_->Allocate(3);
+  EXPECT_EQ(scheduler_->ReserveShared(SequenceId{3}, Prompt(10, 4), more, 0).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  pool_->Free(more);
+  ASSERT_TRUE(scheduler_->AbandonRemote(SequenceId{2}, ReservedBlocks::kFree).ok());
+  EXPECT_EQ(pool_->Stats().used, 0);
+}
+
 TEST_F(RemotePrefillTest, LostRemotePrefillsAreFencedAndRecomputed) {
   Start(Options());
   Add(1, Prompt(8, 2));

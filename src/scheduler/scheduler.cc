@@ -180,6 +180,27 @@ absl::StatusOr<RemoteReservation> Scheduler::ReserveRemote(SequenceId id, Reques
   return RemoteReservation{sequence.blocks, hits * pool_.block_size()};
 }
 
+absl::StatusOr<RemoteReservation> Scheduler::ReserveShared(SequenceId id, Request request,
+                                                           std::span<const BlockId> blocks, int32_t cached_tokens) {
+  BATON_RETURN_IF_ERROR(Validate(id, request, SequenceKind::kRemote));
+  const int64_t tokens = static_cast<int64_t>(request.prompt.size() + request.generated.size());
+  if (static_cast<int64_t>(blocks.size()) != pool_.BlocksFor(tokens)) {
+    return InvalidArgument("reserve shared: expected ", pool_.BlocksFor(tokens), " blocks for ", tokens,
+                           " tokens, found ", blocks.size());
+  }
+  // No claim on memory: the blocks are taken already, and what decoding adds may preempt. Only a place must be free.
+  if (static_cast<int32_t>(running_.size()) + reserved_ >= options_.max_sequences) {
+    return ResourceExhausted("all ", options_.max_sequences, " sequences run or are reserved; try again later");
+  }
+  Sequence& sequence = Insert(id, std::move(request), SequenceKind::kRemote);
+  sequence.state = SequenceState::kReserved;
+  ++reserved_;
+  sequence.blocks.assign(blocks.begin(), blocks.end());
+  sequence.named_blocks = sequence.length() / pool_.block_size();  // by the scheduler that computes them
+  sequence.cached_tokens = std::min(cached_tokens, sequence.prompt_length);
+  return RemoteReservation{sequence.blocks, cached_tokens};
+}
+
 absl::StatusOr<FinishReason> Scheduler::AddPrefilled(SequenceId id, std::span<const TokenId> first_tokens) {
   BATON_ASSIGN_OR_RETURN(Sequence * found, FindInState(id, SequenceState::kReserved, "add prefilled"));
   if (first_tokens.empty()) return InvalidArgument("add prefilled: at least the first token is needed, found none");
@@ -198,7 +219,7 @@ absl::StatusOr<FinishReason> Scheduler::AddPrefilled(SequenceId id, std::span<co
   --reserved_;
   StartRunning(sequence);
   const int32_t missing = pool_.BlocksFor(sequence.length()) - static_cast<int32_t>(sequence.blocks.size());
-  if (missing > 0) {  // only with more than one first token
+  if (missing > 0) {  // after ReserveShared, or with more than one first token
     auto more = pool_.Allocate(missing);
     if (more.ok()) {
       sequence.blocks.insert(sequence.blocks.end(), more->begin(), more->end());

@@ -140,6 +140,11 @@ class Scheduler {
   // Takes blocks for a sequence that another worker prefills. ResourceExhausted when there is no room now, or when the
   // room belongs to a sequence that waits.
   absl::StatusOr<RemoteReservation> ReserveRemote(SequenceId id, Request request);
+  // The same for a worker that shares this pool and computes the prompt into `blocks`, of which the caller has a
+  // reference each: they become the sequence's. ResourceExhausted, when no more sequences may run now, and other errors
+  // leave them with the caller. `cached_tokens`: that worker found in the prefix cache.
+  absl::StatusOr<RemoteReservation> ReserveShared(SequenceId id, Request request, std::span<const BlockId> blocks,
+                                                  int32_t cached_tokens);
   // All blocks have been written, and `first_tokens` (one or more) sampled: decode from here. Returns kNone, or why the
   // sequence is finished (and forgotten) already.
   absl::StatusOr<FinishReason> AddPrefilled(SequenceId id, std::span<const TokenId> first_tokens);

@@ -198,18 +198,19 @@ absl::Status Supervisor::OnExit(Child& child, int wait_status) {
 proto::Members Supervisor::MemberList() const {
   proto::Members members;
   for (const Child& child : children_) {
-    if (child.spec.worker == WorkerId{}) continue;
-    proto::Member* member = members.add_members();
-    member->set_worker(child.spec.worker.value);
-    member->set_incarnation(child.incarnation);
-    member->set_role(child.spec.role);
-    member->set_process(child.spec.process);
-    member->set_address(child.spec.address);
-    member->set_state(child.state);
-    member->set_device(child.device);
-    if (child.state != proto::Member::DEAD) continue;
-    member->set_death(child.death);
-    member->set_self_inflicted(child.self_inflicted);
+    for (const WorkerSpec& worker : child.spec.workers) {
+      proto::Member* member = members.add_members();
+      member->set_worker(worker.id.value);
+      member->set_incarnation(child.incarnation);
+      member->set_role(worker.role);
+      member->set_process(worker.name);
+      member->set_address(worker.address);
+      member->set_state(child.state);
+      member->set_device(child.device);
+      if (child.state != proto::Member::DEAD) continue;
+      member->set_death(child.death);
+      member->set_self_inflicted(child.self_inflicted);
+    }
   }
   return members;
 }
@@ -249,7 +250,7 @@ void Supervisor::OnFrame(const std::shared_ptr<Session>& session, std::string_vi
     MutexLock lock(mutex_);
     if (envelope.has_hello()) {
       for (Child& child : children_) {
-        const bool same = child.spec.worker.value == envelope.hello().worker();
+        const bool same = child.spec.Has({envelope.hello().worker()});
         if (!same || child.incarnation != envelope.hello().incarnation()) continue;
         child.session = session;
         proto::Envelope answer;
@@ -274,7 +275,7 @@ void Supervisor::OnFrame(const std::shared_ptr<Session>& session, std::string_vi
 
 void Supervisor::OnLost(const proto::WorkerLost& lost) {
   for (Child& child : children_) {
-    if (child.spec.worker.value != lost.worker() || child.incarnation != lost.incarnation() || child.pid < 0) continue;
+    if (!child.spec.Has({lost.worker()}) || child.incarnation != lost.incarnation() || child.pid < 0) continue;
     LogWarning(child.spec.process, " is lost (", lost.reason(), "): killing it, so that it writes no more");
     child.ordered_to_die = true;
     kill(child.pid, SIGKILL);  // works on a stopped process too; the reap follows
@@ -293,7 +294,7 @@ void Supervisor::OnStopSignal() {
   proto::Envelope envelope;
   envelope.mutable_drain();
   for (Child& child : children_) {
-    if (child.spec.worker != WorkerId{} || child.pid < 0) continue;
+    if (!child.spec.is_front_end() || child.pid < 0) continue;
     if (child.session != nullptr) {
       SendEnvelope(*child.session, envelope);
     } else {
@@ -306,7 +307,7 @@ void Supervisor::OnStopSignal() {
 void Supervisor::DrainNext() {
   const bool late = Clock::now() > drain_deadline_;
   bool front_end_runs = false;
-  for (const Child& child : children_) front_end_runs |= child.spec.worker == WorkerId{} && child.pid >= 0;
+  for (const Child& child : children_) front_end_runs |= child.spec.is_front_end() && child.pid >= 0;
   if (front_end_runs && !late) return;
   KillAll(SIGKILL);
 }

@@ -14,6 +14,7 @@
 //   everything with FailedPrecondition.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <functional>
 #include <map>
@@ -33,12 +34,26 @@ namespace baton {
 
 constexpr int kExitConfiguration = 2;  // what a child was told cannot work: no use in starting it again
 
-struct ChildSpec {
-  std::string process;  // for people: "prefill-0"; also the name of its socket
-  WorkerId worker;      // 0: the front end
+struct WorkerSpec {
+  WorkerId id;
   proto::Role role = proto::HYBRID;
-  std::string address;                 // where it listens for sessions; empty for the front end
+  std::string name;     // for people: "prefill-0"
+  std::string address;  // where it listens for sessions
+};
+
+// A process. Its workers live and die together, and have its incarnation.
+struct ChildSpec {
+  std::string process;                 // for people: "prefill-0", "prefill-0+decode-0"
+  std::vector<WorkerSpec> workers;     // none: the front end
   std::vector<std::string> arguments;  // after the program's name; incarnation and supervisor are added
+
+  bool is_front_end() const { return workers.empty(); }
+  // The front end is called worker 0.
+  bool Has(WorkerId worker) const {
+    return is_front_end() ? worker == WorkerId{}
+                          : std::any_of(workers.begin(), workers.end(),
+                                        [worker](const WorkerSpec& spec) { return spec.id == worker; });
+  }
 };
 
 struct SupervisorOptions {

@@ -1,53 +1,14 @@
 #include <unistd.h>
 
-#include <map>
-#include <random>
 #include <utility>
 
-#include "base/mutex.h"
 #include "transfer/descriptor.h"
+#include "transfer/export_registry.h"
 #include "transfer/queued_memory.h"
 
 namespace baton {
 
 namespace {
-
-constexpr std::string_view kMagic = "localmem";
-
-// What this process exported. Descriptors name an entry, never an address, so foreign bytes cannot make us write
-// anywhere else.
-class Registry {
- public:
-  static Registry& Get() {
-    static Registry* registry = new Registry;  // never destroyed: registrations may end after static objects do
-    return *registry;
-  }
-  uint64_t Add(const LocalMemory& memory) {
-    MutexLock lock(mutex_);
-    entries_.emplace(++last_id_, memory);
-    return last_id_;
-  }
-  void Remove(uint64_t id) {
-    MutexLock lock(mutex_);
-    entries_.erase(id);
-  }
-  absl::StatusOr<LocalMemory> Find(uint64_t id) {
-    MutexLock lock(mutex_);
-    const auto it = entries_.find(id);
-    if (it == entries_.end()) return NotFound("local memory ", id, " is not exported (any more)");
-    return it->second;
-  }
-  // Tells this process from every other, also from one that had its number.
-  uint64_t process() const { return process_; }
-
- private:
-  Registry() : process_((static_cast<uint64_t>(std::random_device()()) << 32) ^ std::random_device()() ^ getpid()) {}
-
-  const uint64_t process_;
-  Mutex mutex_;
-  uint64_t last_id_ BATON_GUARDED_BY(mutex_) = 0;
-  std::map<uint64_t, LocalMemory> entries_ BATON_GUARDED_BY(mutex_);
-};
 
 class LocalTransport : public Transport {
  public:
@@ -56,19 +17,19 @@ class LocalTransport : public Transport {
 
   absl::StatusOr<ExportedMemory> Export(const LocalMemory& memory) override {
     if (memory.base == nullptr || memory.bytes <= 0) return InvalidArgument("memory to export is empty");
-    const uint64_t id = Registry::Get().Add(memory);
-    return ExportedMemory{
-        .descriptor = EncodeDescriptor<3>(kMagic, {Registry::Get().process(), static_cast<uint64_t>(getpid()), id}),
-        .registration = std::shared_ptr<void>(nullptr, [id](void*) { Registry::Get().Remove(id); })};
+    ExportRegistry::Entry entry = ExportRegistry::Get().Add(memory);
+    return ExportedMemory{.descriptor = EncodeDescriptor<3>(kLocalMagic, {ExportRegistry::Get().process(),
+                                                                          static_cast<uint64_t>(getpid()), entry.id}),
+                          .registration = std::move(entry.registration)};
   }
 
   absl::StatusOr<std::unique_ptr<RemoteMemory>> Import(std::string_view descriptor, UniqueFd) override {
-    BATON_ASSIGN_OR_RETURN(const auto numbers, DecodeDescriptor<3>(kMagic, descriptor));
-    if (numbers[0] != Registry::Get().process() || numbers[1] != static_cast<uint64_t>(getpid())) {
+    BATON_ASSIGN_OR_RETURN(const auto numbers, DecodeDescriptor<3>(kLocalMagic, descriptor));
+    if (numbers[0] != ExportRegistry::Get().process()) {
       return InvalidArgument("the local transport reaches memory of its own process (", getpid(), "), not of process ",
                              numbers[1], ": use shm");
     }
-    BATON_ASSIGN_OR_RETURN(const LocalMemory memory, Registry::Get().Find(numbers[2]));
+    BATON_ASSIGN_OR_RETURN(const LocalMemory memory, ExportRegistry::Get().Find(numbers[2]));
     return MakeMappedMemory(queue_, memory.base, memory.bytes, nullptr);
   }
 

@@ -20,9 +20,9 @@ class QueuedMemory : public RemoteMemory {
   ~QueuedMemory() override { queue_->Close(lane_); }
 
   int64_t bytes() const override { return bytes_; }
-  absl::Status Post(std::vector<CopyRange> ranges, Epoch tag, TransferDone done) override {
+  absl::Status Post(std::vector<CopyRange> ranges, Epoch tag, TransferDone done, void* after) override {
     BATON_RETURN_IF_ERROR(CheckRanges(ranges, bytes_));
-    queue_->Post(lane_, std::move(ranges), tag, std::move(done), delay_us_);
+    queue_->Post(lane_, {.ranges = std::move(ranges), .tag = tag, .done = std::move(done), .after = after}, delay_us_);
     return absl::OkStatus();
   }
   void Cancel(Epoch tag, std::function<void()> done) override { queue_->Cancel(lane_, tag, std::move(done)); }
@@ -41,8 +41,9 @@ class MappedWriter : public PieceWriter {
  public:
   MappedWriter(uint8_t* base, std::shared_ptr<const void> keep_alive)
       : base_(base), keep_alive_(std::move(keep_alive)) {}
-  absl::Status WritePiece(const CopyRange& piece, Epoch) override {
-    CopyBytes(base_ + piece.to_offset, piece.from, piece.bytes);
+  absl::Status WritePieces(std::span<const CopyRange> pieces, Epoch, void* after) override {
+    if (after != nullptr) return FailedPrecondition("copies that a core makes cannot wait for an event of a device");
+    for (const CopyRange& piece : pieces) CopyBytes(base_ + piece.to_offset, piece.from, piece.bytes);
     return absl::OkStatus();
   }
 

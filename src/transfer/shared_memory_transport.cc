@@ -8,8 +8,6 @@ namespace baton {
 
 namespace {
 
-constexpr std::string_view kMagic = "shmmemfd";
-
 class SharedMemoryTransport : public Transport {
  public:
   const std::string& name() const override { return name_; }
@@ -19,12 +17,12 @@ class SharedMemoryTransport : public Transport {
     if (memory.bytes <= 0 || memory.shareable_fd < 0) {
       return InvalidArgument("memory to export needs a shareable descriptor (HostMemory::Create) and a size");
     }
-    return ExportedMemory{.descriptor = EncodeDescriptor<1>(kMagic, {static_cast<uint64_t>(memory.bytes)}),
+    return ExportedMemory{.descriptor = EncodeDescriptor<1>(kSharedMemoryMagic, {static_cast<uint64_t>(memory.bytes)}),
                           .fd = memory.shareable_fd};
   }
 
   absl::StatusOr<std::unique_ptr<RemoteMemory>> Import(std::string_view descriptor, UniqueFd fd) override {
-    BATON_ASSIGN_OR_RETURN(const auto numbers, DecodeDescriptor<1>(kMagic, descriptor));
+    BATON_ASSIGN_OR_RETURN(const auto numbers, DecodeDescriptor<1>(kSharedMemoryMagic, descriptor));
     if (!fd.valid()) return InvalidArgument("the memory's file descriptor did not come with its description");
     BATON_ASSIGN_OR_RETURN(HostMemory mapped, HostMemory::Import(std::move(fd), static_cast<int64_t>(numbers[0])));
     auto memory = std::make_shared<HostMemory>(std::move(mapped));

@@ -11,21 +11,24 @@ namespace baton {
 
 namespace {
 
-// Hands pieces to the real memory, one at a time and not too soon.
+// Hands pieces to the real memory, few at a time and not too soon.
 class ThrottledWriter : public PieceWriter {
  public:
   ThrottledWriter(std::unique_ptr<RemoteMemory> inner, double bytes_per_second)
       : inner_(std::move(inner)), bytes_per_second_(bytes_per_second) {}
 
-  absl::Status WritePiece(const CopyRange& piece, Epoch tag) override {
+  absl::Status WritePieces(std::span<const CopyRange> pieces, Epoch tag, void* after) override {
+    int64_t bytes = 0;
+    for (const CopyRange& piece : pieces) bytes += piece.bytes;
     const int64_t start_us = SteadyMicroseconds();
     if (bytes_per_second_ > 0) {
-      free_us_ = std::max(free_us_, start_us) + static_cast<int64_t>(1e6 * piece.bytes / bytes_per_second_);
+      free_us_ = std::max(free_us_, start_us) + static_cast<int64_t>(1e6 * bytes / bytes_per_second_);
       std::this_thread::sleep_for(std::chrono::microseconds(free_us_ - start_us));
     }
     absl::Status status;  // set before Flush returns
-    BATON_RETURN_IF_ERROR(
-        inner_->Post({piece}, tag, [&status](const TransferResult& result) { status = result.status; }));
+    BATON_RETURN_IF_ERROR(inner_->Post(
+        {pieces.begin(), pieces.end()}, tag, [&status](const TransferResult& result) { status = result.status; },
+        after));
     inner_->Flush();
     return status;
   }

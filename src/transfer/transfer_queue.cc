@@ -8,6 +8,12 @@
 #include "base/steady_clock.h"
 
 namespace baton {
+namespace {
+
+constexpr size_t kPiecesAtOnce = 4096;
+constexpr int64_t kEventPollUs = 20;
+
+}  // namespace
 
 std::shared_ptr<TransferQueue> TransferQueue::Create(std::string thread_name, int64_t piece_bytes) {
   return {new TransferQueue(std::move(thread_name), piece_bytes), &TransferQueue::Destroy};
@@ -42,9 +48,12 @@ void TransferQueue::Add(Job job, std::list<Job>& list) {
   changed_.SignalAll();
 }
 
-void TransferQueue::Post(const LanePointer& lane, std::vector<CopyRange> ranges, Epoch tag, TransferDone done,
-                         int64_t delay_us) {
-  Job job = {.lane = lane, .tag = tag, .ranges = std::move(ranges), .done = std::move(done)};
+void TransferQueue::Post(const LanePointer& lane, TransferPost post, int64_t delay_us) {
+  Job job = {.lane = lane,
+             .tag = post.tag,
+             .ranges = std::move(post.ranges),
+             .done = std::move(post.done),
+             .after = post.after};
   if (delay_us > 0) job.due_us = SteadyMicroseconds() + delay_us;
   MutexLock lock(mutex_);
   Add(std::move(job), waiting_);
@@ -123,6 +132,24 @@ void TransferQueue::Run() {
   if (orphaned) delete this;
 }
 
+bool TransferQueue::StartWaiting(int64_t& wait_us) {
+  std::set<std::pair<const Lane*, uint64_t>> held_up;
+  for (auto job = waiting_.begin(); job != waiting_.end(); ++job) {
+    const std::pair<const Lane*, uint64_t> order(job->lane.get(), job->tag.value);
+    if (held_up.contains(order)) continue;
+    const int64_t early_us = job->due_us > 0 ? job->due_us - SteadyMicroseconds() : 0;
+    if (early_us <= 0 && (job->after == nullptr || job->lane->writer->HasPassed(job->after))) {
+      current_ = std::move(*job);
+      waiting_.erase(job);
+      return true;
+    }
+    const int64_t again_us = early_us > 0 ? early_us : kEventPollUs;
+    wait_us = wait_us == 0 ? again_us : std::min(wait_us, again_us);
+    held_up.insert(order);
+  }
+  return false;
+}
+
 bool TransferQueue::TakeWork(std::optional<Job>& ended) {
   MutexLock lock(mutex_);
   while (true) {
@@ -142,37 +169,37 @@ bool TransferQueue::TakeWork(std::optional<Job>& ended) {
     if (stopping_ && waiting_.empty()) return false;
     if (stopping_) {
       CancelJobs(waiting_.front().lane.get(), std::nullopt);
-    } else if (waiting_.empty()) {
-      changed_.Wait(mutex_);
-    } else if (const int64_t due_us = waiting_.front().due_us; due_us > 0 && due_us > SteadyMicroseconds()) {
-      changed_.WaitFor(mutex_, std::chrono::microseconds(due_us - SteadyMicroseconds()));
+      continue;
+    }
+    int64_t wait_us = 0;
+    if (StartWaiting(wait_us)) return true;
+    if (wait_us > 0) {
+      changed_.WaitFor(mutex_, std::chrono::microseconds(wait_us));
     } else {
-      current_ = std::move(waiting_.front());
-      waiting_.pop_front();
-      return true;
+      changed_.Wait(mutex_);
     }
   }
 }
 
 bool TransferQueue::WriteSome(Job& job) {
   const int64_t start_ns = SteadyNanoseconds();
-  int64_t budget = piece_bytes_;
-  while (job.next_range < job.ranges.size() && budget > 0) {
+  int64_t taken = 0;
+  pieces_.clear();
+  while (job.next_range < job.ranges.size() && taken < piece_bytes_ && pieces_.size() < kPiecesAtOnce) {
     const CopyRange& range = job.ranges[job.next_range];
-    const int64_t bytes = std::min(range.bytes - job.range_written, budget);
+    const int64_t bytes = std::min(range.bytes - job.range_written, piece_bytes_ - taken);
     if (bytes > 0) {
-      job.result.status = job.lane->writer->WritePiece(
-          {range.from + job.range_written, range.to_offset + job.range_written, bytes}, job.tag);
-      if (!job.result.status.ok()) break;
+      pieces_.push_back({range.from + job.range_written, range.to_offset + job.range_written, bytes});
     }
-    budget -= bytes;
-    job.result.bytes += bytes;
+    taken += bytes;
     job.range_written += bytes;
     if (job.range_written == range.bytes) {
       ++job.next_range;
       job.range_written = 0;
     }
   }
+  if (!pieces_.empty()) job.result.status = job.lane->writer->WritePieces(pieces_, job.tag, job.after);
+  if (job.result.status.ok()) job.result.bytes += taken;
   job.copy_ns += SteadyNanoseconds() - start_ns;
   moved_.fetch_add(1, std::memory_order_relaxed);
   return !job.result.status.ok() || job.next_range == job.ranges.size();

@@ -1,10 +1,10 @@
-// One thread that writes posted ranges piece by piece, first in, first out, and can be told to stop between pieces.
-// What all transports share whose copies are made by a core.
+// One thread that writes posted ranges a few pieces at a time, first in, first out, and can be told to stop in between.
+// What all transports share. A job whose event has not passed holds up its own lane's tag, and lets others pass.
 //
-// Threading: any thread; callbacks and WritePiece come from the queue's thread, which starts with the first post (a
-//   process that only exports has none). Ownership: a lane's writer is borrowed; Close(lane) before it dies. The last
-//   owner may let go of the queue anywhere, also in a callback.
-// Errors: an error of WritePiece ends its job and no other. Limits: none of its own; callers bound what they post.
+// Threading: any thread; callbacks and the writer's methods come from the queue's thread, which starts with the first
+//   post (a process that only exports has none). Ownership: a lane's writer is borrowed; Close(lane) before it dies.
+//   The last owner may let go of the queue anywhere, also in a callback.
+// Errors: an error of WritePieces ends its job and no other. Limits: none of its own; callers bound what they post.
 #pragma once
 
 #include <atomic>
@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -27,8 +28,22 @@ namespace baton {
 class PieceWriter {
  public:
   virtual ~PieceWriter() = default;
-  // Writes one piece and returns when the other side can see it.
-  virtual absl::Status WritePiece(const CopyRange& piece, Epoch tag) = 0;
+  // Writes pieces that do not overlap, and returns when the other side can see them; after an error none of them is
+  // being written any more.
+  virtual absl::Status WritePieces(std::span<const CopyRange> pieces, Epoch tag, void* after) = 0;
+  // False: the event has not passed, ask again soon. True also where WritePieces waits for it.
+  virtual bool HasPassed(void* after) {
+    static_cast<void>(after);
+    return true;
+  }
+};
+
+// What RemoteMemory::Post takes.
+struct TransferPost {
+  std::vector<CopyRange> ranges;  // checked
+  Epoch tag;
+  TransferDone done;
+  void* after = nullptr;
 };
 
 class TransferQueue {
@@ -47,9 +62,8 @@ class TransferQueue {
   LanePointer Open(PieceWriter* writer) { return std::make_shared<Lane>(Lane{.writer = writer}); }
   // Cancels what the lane has left, and waits for it; when called in a callback, that one alone may still be running.
   void Close(const LanePointer& lane) BATON_EXCLUDES(mutex_);
-  // Ranges have been checked. Nothing is written before `delay_us` has passed.
-  void Post(const LanePointer& lane, std::vector<CopyRange> ranges, Epoch tag, TransferDone done, int64_t delay_us)
-      BATON_EXCLUDES(mutex_);
+  // Nothing is written before `delay_us` has passed.
+  void Post(const LanePointer& lane, TransferPost post, int64_t delay_us) BATON_EXCLUDES(mutex_);
   void Cancel(const LanePointer& lane, Epoch tag, std::function<void()> done) BATON_EXCLUDES(mutex_);
   void Flush(const LanePointer& lane) BATON_EXCLUDES(mutex_);
   TransferStats stats(const LanePointer& lane) BATON_EXCLUDES(mutex_);
@@ -63,6 +77,7 @@ class TransferQueue {
     int64_t due_us = 0;
     std::vector<CopyRange> ranges;
     TransferDone done;
+    void* after = nullptr;
     std::function<void()> cancel_done;  // of a job without ranges that is the end of a Cancel
     size_t next_range = 0;
     int64_t range_written = 0;  // bytes of the next range
@@ -81,9 +96,11 @@ class TransferQueue {
   void WaitUntilEnded(const Lane& lane, uint64_t before) BATON_REQUIRES(mutex_);
 
   void Run();
+  // Moves the first waiting job that may begin to current_. False: none; `wait_us`: when to look again, 0: when told.
+  bool StartWaiting(int64_t& wait_us) BATON_REQUIRES(mutex_);
   // Waits for work; false at the queue's end. Sets `ended` to a job whose callback is due, or else current_.
   bool TakeWork(std::optional<Job>& ended) BATON_EXCLUDES(mutex_);
-  // Writes up to one piece; true when the job has ended.
+  // Writes up to piece_bytes_; true when the job has ended.
   bool WriteSome(Job& job);
   void EndJob(Job job) BATON_EXCLUDES(mutex_);
 
@@ -103,6 +120,7 @@ class TransferQueue {
   bool current_cancelled_ BATON_GUARDED_BY(mutex_) = false;
   // The job that is being written. Only the queue's thread sets it, and under the mutex: it may look without.
   std::optional<Job> current_;
+  std::vector<CopyRange> pieces_;  // of WriteSome: the queue's thread only
 };
 
 }  // namespace baton

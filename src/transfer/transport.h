@@ -12,7 +12,8 @@
 //   takes. Destroying it in a callback is fine. Sources stay valid until their callback.
 // Errors: InvalidArgument for a range out of bounds, before any byte moves, and for a descriptor that does not fit;
 //   Cancelled; Unavailable when the path is gone.
-// Limits: the queue is bounded by what callers post; copies go in pieces of at most 1 MiB, so that Cancel is quick.
+// Limits: the queue is bounded by what callers post; copies go in pieces that take well under a millisecond, so that
+//   Cancel is quick.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +21,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -72,9 +74,15 @@ class RemoteMemory {
  public:
   virtual ~RemoteMemory() = default;
   virtual int64_t bytes() const = 0;
-  // Posts of one tag are written first in, first out. `done` is called exactly once if OK is returned, never otherwise;
-  // when it is called with OK, the other side can see every byte. No ranges: only `done`, in order.
-  virtual absl::Status Post(std::vector<CopyRange> ranges, Epoch tag, TransferDone done) = 0;
+  // Posts of one tag are written first in, first out; the ranges of one post in any order: they must not overlap.
+  // `done` is called exactly once if OK is returned, never otherwise; when it is called with OK, the other side can see
+  // every byte. No ranges: only `done`, in order.
+  // `after`: an event of the device that computes the sources (see LayerGroupSink): they are read when it has passed.
+  // Null: they are there. It must live until `done`; FailedPrecondition in `done` where the copies cannot wait for one.
+  virtual absl::Status Post(std::vector<CopyRange> ranges, Epoch tag, TransferDone done, void* after) = 0;
+  absl::Status Post(std::vector<CopyRange> ranges, Epoch tag, TransferDone done) {
+    return Post(std::move(ranges), tag, std::move(done), nullptr);
+  }
   // Posts of `tag` that have not ended do so now, with Cancelled. When `done` is called (after their callbacks), no
   // byte of them is written any more. Posts that follow are new work.
   virtual void Cancel(Epoch tag, std::function<void()> done) = 0;
@@ -108,6 +116,10 @@ class Transport {
 std::unique_ptr<Transport> MakeLocalTransport();
 // A memfd of another process on this machine, mapped (device/host_memory.h).
 std::unique_ptr<Transport> MakeSharedMemoryTransport();
+// Memory of a GPU: of another process on this machine by CUDA IPC, or of this one. `device`: the GPU that holds the
+// sources and makes the copies. Exported is a whole allocation of cudaMalloc. A device error ends the copy that met it
+// and this process's use of the device, not the other side. Defined only where the build found nvcc: BATON_HAVE_CUDA.
+std::unique_ptr<Transport> MakeCudaIpcTransport(int32_t device);
 
 // For tests: like `inner`, but slow.
 struct ThrottleOptions {

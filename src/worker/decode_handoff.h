@@ -1,12 +1,8 @@
 // The decode worker's side of the hand-off. It leads: asks a prefill worker for a prompt, reserves blocks when that
 // worker has started, passes the first token on, and lets the sequence decode when its last block has arrived.
 //
-//   requested ──Started──> reserved ──FirstToken, Complete──> decoding
-//       │ (no room yet: waits for blocks, P computes on)
-//       └── any failure ──> recomputed here, with the tokens that the client already has
-//
-// A prefill worker that vanished could still write into blocks reserved for it. Those are fenced, and come back when
-// that incarnation of its process has been reaped (OnMembers) or has said Quiesced.
+// DecodeSide (decode_side.h) decides; this class feeds it events and carries its decisions out: messages, blocks,
+// tokens, sequences. decode_peers.cc has what concerns other workers, decode_handoff.cc what concerns one request.
 //
 // Threading: the step loop's thread only. Ownership: scheduler, pool and stream table must outlive it.
 #pragma once
@@ -24,6 +20,7 @@
 #include "proto/baton.pb.h"
 #include "rpc/envelope.h"
 #include "scheduler/scheduler.h"
+#include "worker/decode_side.h"
 #include "worker/inbox.h"
 #include "worker/stream_table.h"
 
@@ -59,9 +56,6 @@ class DecodeHandoff {
   void Start(SequenceId sequence, Request request, const proto::Member& prefill);
   // Stops a sequence that has not begun to decode. False: not one of these.
   bool Cancel(SequenceId sequence);
-  // Messages of P; `incarnation` names the session that they came by.
-  void OnMessage(WorkerId prefill, uint64_t incarnation, const proto::Envelope& envelope);
-  void OnSessionClosed(WorkerId prefill, uint64_t incarnation, const absl::Status& why);
   void OnMembers(const proto::Members& members);
   // After each step, or when blocks came free: sends what waited for head-room, reserves what waited for blocks.
   void Retry();
@@ -70,49 +64,59 @@ class DecodeHandoff {
   int32_t reservations() const;
   std::vector<proto::Path> paths() const;
   int32_t probe_blocks() const;  // in use for path measurements that are under way
-  int32_t size() const { return static_cast<int32_t>(incoming_.size()); }
+  int32_t size() const { return static_cast<int32_t>(side_.requests().size()); }
 
  private:
-  enum class State : uint8_t { kWaitingForHeadRoom, kRequested, kStarted, kReserved, kEnding };
+  // What goes with a request of side_.
   struct Incoming {
-    SequenceId sequence;
     Request request;
-    WorkerId prefill;
-    uint64_t incarnation = 0;
-    State state = State::kWaitingForHeadRoom;
-    uint64_t epoch = 0;
-    bool reserved = false;  // the scheduler holds blocks for it
+    std::vector<BlockId> shared;    // of a pool that P uses too: a reference each, until they are reserved
+    int32_t shared_cached = 0;      // tokens that P found in the prefix cache
+    RemoteReservation reservation;  // from TryReserve on
     std::optional<SampledToken> first_token;
     Clock::time_point prefill_ended;
   };
+  // What goes with a peer of side_.
   struct Peer {
     proto::Member member;
-    std::shared_ptr<Session> session;  // null while connecting
-    bool connecting = false;
-    std::vector<BlockId> probe_blocks;
+    uint64_t incarnation = 0;
+    std::shared_ptr<Session> session;  // null unless the connection is open
+    bool shared_pool = false;          // a worker of the same step loop
     proto::Path path;
-    absl::Status refused;
-    std::vector<SequenceId> waiting;  // for the connection
+    absl::Status refused;  // by P: it hands nothing over to this worker
   };
 
+  // ---- decode_peers.cc ----
   Peer& EnsurePeer(const proto::Member& member);
-  void OnConnected(WorkerId id, uint64_t incarnation, absl::StatusOr<std::shared_ptr<Session>> session);
-  void OfferPool(Peer& peer);
+  void Connect(WorkerId worker, uint64_t connection);
+  void OnConnected(uint64_t connection, absl::StatusOr<std::shared_ptr<Session>> session);
+  void OnSessionClosed(uint64_t connection, const absl::Status& why);
+  void ExecutePeer(WorkerId worker, const PeerDecision& decision, const absl::Status& why);
+  void OfferPool(uint64_t connection, Peer& peer);
+  void OnPathMeasured(uint64_t connection, Peer& peer, const proto::PathMeasured& measured);
+
+  // ---- decode_handoff.cc ----
+  // What a decision came from.
+  struct Cause {
+    absl::Status why;                          // what a recompute logs and an error says
+    const proto::Envelope* message = nullptr;  // of P
+  };
+  void OnMessage(uint64_t connection, const proto::Envelope& envelope);
   bool HasHeadRoom(const Incoming& incoming) const;
   std::vector<SequenceId> InTurn();  // those that wait for room
-  void SendPrefill(Incoming& incoming);
-  void SendCancel(const Incoming& incoming);
-  bool TryReserve(Incoming& incoming);
-  Incoming* FindEpoch(uint64_t epoch);
-  void OnStarted(Incoming& incoming, const proto::Started& started);
-  void OnFirstToken(Incoming& incoming, const proto::FirstToken& first);
-  void OnComplete(Incoming& incoming, const proto::Complete& complete);
-  void OnQuiesced(Incoming& incoming, const proto::Quiesced& quiesced);
-  void OnPathMeasured(Peer& peer, const proto::PathMeasured& measured);
-  void Recompute(Incoming& incoming, bool peer_may_write, const absl::Status& why);
-  void Fence(WorkerId prefill, uint64_t incarnation, std::vector<BlockId> blocks);
-  bool IsReaped(WorkerId prefill, uint64_t incarnation) const;
-  void Erase(SequenceId sequence);
+  bool SharesPool(SequenceId sequence) const { return peers_.at(side_.requests().at(sequence).prefill).shared_pool; }
+  absl::StatusOr<RemoteReservation> Reserve(SequenceId sequence);
+  bool TryReserve(SequenceId sequence);  // false: no room now
+  void Execute(const std::optional<DecodeDecision>& decision, const Cause& cause);
+  void SettleBlocks(const DecodeDecision& decision);
+  void Act(DecodeAction action, const DecodeDecision& decision, const Cause& cause);
+  void Send(const DecodeDecision& decision, const proto::Envelope& envelope);
+  void SendPrefill(const DecodeDecision& decision);
+  void SendReservation(const DecodeDecision& decision);
+  void NoteStarted(SequenceId sequence, const proto::Started& started);
+  void DeliverToken(const DecodeDecision& decision, const proto::FirstToken& first);
+  void Decode(const DecodeDecision& decision, const proto::Complete& complete);
+  void Recompute(const DecodeDecision& decision, const absl::Status& why);
 
   Connector& connector_;
   Inbox& inbox_;
@@ -120,14 +124,11 @@ class DecodeHandoff {
   BlockPool& pool_;
   StreamTable& streams_;
   const DecodeHandoffOptions options_;
-  std::map<SequenceId, Incoming> incoming_;  // in the order of arrival: sequence ids grow
-  std::map<uint64_t, SequenceId> by_epoch_;
+  DecodeSide side_;
+  std::map<SequenceId, Incoming> incoming_;
   std::map<WorkerId, Peer> peers_;
-  std::map<WorkerId, proto::Member> members_;
-  std::map<std::pair<WorkerId, uint64_t>, std::vector<BlockId>> fenced_;
   std::map<std::string, uint64_t> last_turns_;  // of users with something here: when a prefill was last asked for
   uint64_t next_turn_ = 0;
-  uint64_t next_epoch_;
   DecodeHandoffStats stats_;
 };
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <utility>
 #include <vector>
@@ -22,14 +23,17 @@ class Inbox {
     changed_.Signal();
   }
 
-  // Runs what is there.
+  // Runs what is there, and what that posts, a few times over.
   void Run() BATON_EXCLUDES(mutex_) {
-    std::vector<std::function<void()>> work;
-    {
-      MutexLock lock(mutex_);
-      work.swap(work_);
+    for (int32_t round = 0; round < kRounds; ++round) {
+      std::vector<std::function<void()>> work;
+      {
+        MutexLock lock(mutex_);
+        work.swap(work_);
+      }
+      if (work.empty()) return;
+      for (auto& item : work) item();
     }
-    for (auto& item : work) item();
   }
 
   // Until there is work, or the limit has passed.
@@ -39,6 +43,8 @@ class Inbox {
   }
 
  private:
+  static constexpr int32_t kRounds = 8;  // a question and its answers between workers of one loop
+
   Mutex mutex_;
   CondVar changed_;
   std::vector<std::function<void()>> work_ BATON_GUARDED_BY(mutex_);

@@ -24,7 +24,10 @@ void SendQuiesced(Session& session, uint64_t epoch, const absl::Status& reason) 
 }  // namespace
 
 PrefillHandoff::PrefillHandoff(Transport& transport, PrefillHandoffOptions options, PrefillHandoffActions actions)
-    : transport_(transport), options_(std::move(options)), actions_(std::move(actions)) {}
+    : transport_(transport),
+      options_(std::move(options)),
+      actions_(std::move(actions)),
+      side_(options_.incarnation, options_.layout.num_layers) {}
 
 PrefillHandoff::~PrefillHandoff() {
   // Copies in flight call back: let them end while everything that they touch is still here.
@@ -34,8 +37,7 @@ PrefillHandoff::~PrefillHandoff() {
     for (const auto& [session, peer] : peers_) pools.push_back(peer.pool);
     for (auto& [tag, prompt] : prompts_) {
       pools.push_back(prompt.pool);
-      prompt.ending = true;
-      prompt.pool->Cancel({tag}, [] {});
+      if (prompt.pool != nullptr) prompt.pool->Cancel({tag}, [] {});
     }
   }
   for (const std::shared_ptr<RemoteMemory>& pool : pools) {
@@ -47,6 +49,15 @@ PrefillHandoff::~PrefillHandoff() {
 
 absl::StatusOr<PathReport> PrefillHandoff::Accept(const proto::PoolOffer& offer, UniqueFd fd,
                                                   std::shared_ptr<RemoteMemory>& pool) {
+  bool meant = false;
+  {
+    MutexLock lock(mutex_);
+    meant = side_.IsMeant(offer.to_incarnation());
+  }
+  if (!meant) {
+    return FailedPrecondition("the offer is for incarnation ", offer.to_incarnation(), " of this worker, and this is ",
+                              options_.incarnation, "; connect again when the members are known");
+  }
   if (offer.owner().fingerprint() != options_.fingerprint) {
     return FailedPrecondition("the KV caches differ: ", options_.fingerprint, " here, ", offer.owner().fingerprint(),
                               " on ", offer.owner().process(),
@@ -73,173 +84,152 @@ absl::StatusOr<PathReport> PrefillHandoff::Accept(const proto::PoolOffer& offer,
 }
 
 void PrefillHandoff::OnPoolOffer(const std::shared_ptr<Session>& session, const proto::PoolOffer& offer, UniqueFd fd) {
-  Peer peer;
-  const absl::StatusOr<PathReport> report = Accept(offer, std::move(fd), peer.pool);
-  peer.refused = report.status();
-  if (!report.ok())
+  {
+    MutexLock lock(mutex_);
+    if (!side_.TakesOffer(NameOf(session))) return LogWarning("a second pool was offered by ", session->peer());
+  }
+  Peer peer{.shared_pool = session->within_process()};
+  const absl::StatusOr<PathReport> report =
+      peer.shared_pool ? PathReport{.transport = "ids"} : Accept(offer, std::move(fd), peer.pool);
+  if (!report.ok()) {
     peer.pool.reset();  // waits until no byte of the probe moves any more: the blocks are free after the answer
+    // Never InvalidArgument: that would blame the request.
+    peer.refused = FailedPrecondition(Message(report.status()));
+  }
   proto::Envelope envelope;
   proto::PathMeasured* measured = envelope.mutable_path_measured();
   measured->mutable_path()->set_prefill_worker(options_.worker);
   if (report.ok()) {
-    measured->mutable_path()->set_transport(report->Text());
+    measured->mutable_path()->set_transport(peer.shared_pool ? report->transport : report->Text());
+    measured->mutable_path()->set_shared_pool(peer.shared_pool);
     measured->mutable_path()->set_gigabytes_per_second(report->gigabytes_per_second);
     if (report->below_floor) measured->mutable_path()->set_warning(report->advice);
   } else {
-    ToProto(report.status(), measured->mutable_refused());
+    ToProto(peer.refused, measured->mutable_refused());
   }
   {
     MutexLock lock(mutex_);
-    peers_[session.get()] = std::move(peer);
+    const PrefillSide::Session name = NameOf(session);
+    peers_[name] = std::move(peer);
+    side_.Open(name, report.ok());
   }
   SendEnvelope(*session, envelope);
 }
 
+PrefillSide::Session PrefillHandoff::NameOf(const std::shared_ptr<Session>& session) {
+  PrefillSide::Session& name = names_[session.get()];
+  if (name == 0) name = next_name_++;
+  return name;
+}
+
 void PrefillHandoff::OnSessionClosed(const std::shared_ptr<Session>& session) {
   MutexLock lock(mutex_);
-  peers_.erase(session.get());
-  std::vector<uint64_t> lost;
-  for (const auto& [tag, prompt] : prompts_) {
-    if (prompt.session == session) lost.push_back(tag);
+  const auto name = names_.find(session.get());
+  if (name == names_.end()) return;  // of a front end
+  for (const PrefillDecision& decision : side_.OnClosed(name->second)) {
+    Execute(decision, {.why = Cancelled("the decode worker is gone")});
   }
-  for (const uint64_t tag : lost) End(prompts_.at(tag), Cancelled("the decode worker is gone"));
+  peers_.erase(name->second);
+  names_.erase(name);
 }
 
-// ---- one prompt ----
-
-PrefillHandoff::Prompt* PrefillHandoff::FindLocked(const Session* session, uint64_t epoch) {
-  const auto tag = by_epoch_.find({session, epoch});
-  return tag == by_epoch_.end() ? nullptr : &prompts_.at(tag->second);
-}
+// ---- events of one prompt ----
 
 absl::Status PrefillHandoff::OnPrefill(const std::shared_ptr<Session>& session, uint64_t epoch, SequenceId sequence) {
   MutexLock lock(mutex_);
-  const auto peer = peers_.find(session.get());
+  const PrefillSide::Session name = NameOf(session);
+  const auto [asked, tag] = side_.Ask(name, epoch, sequence);
+  if (asked == PrefillSide::Asked::kAccepted) {
+    const Peer& peer = peers_.at(name);
+    prompts_[tag] = {.session = session,
+                     .pool = peer.pool,
+                     .shared_pool = peer.shared_pool,
+                     .epoch = epoch,
+                     .sequence = sequence,
+                     .received = Clock::now()};
+    return absl::OkStatus();
+  }
+  if (asked == PrefillSide::Asked::kRepeated) return FailedPrecondition("epoch ", epoch, " is at work already");
+  const auto peer = peers_.find(name);
   absl::Status refused =
       peer == peers_.end() ? FailedPrecondition("a prompt before the pool was offered") : peer->second.refused;
-  if (refused.ok() && by_epoch_.contains({session.get(), epoch}))
-    refused = FailedPrecondition("epoch ", epoch, " was used twice");
-  if (!refused.ok()) {
-    SendQuiesced(*session, epoch, refused);
-    return refused;
-  }
-  const uint64_t tag = next_tag_++;
-  Prompt& prompt = prompts_[tag];
-  prompt.session = session;
-  prompt.pool = peer->second.pool;
-  prompt.epoch = epoch;
-  prompt.tag = tag;
-  prompt.sequence = sequence;
-  prompt.received = Clock::now();
-  by_epoch_[{session.get(), epoch}] = tag;
-  by_sequence_[sequence] = tag;
-  return absl::OkStatus();
+  SendQuiesced(*session, epoch, refused);
+  return refused;
 }
 
 void PrefillHandoff::OnRefused(SequenceId sequence, const absl::Status& why) {
   MutexLock lock(mutex_);
-  const auto tag = by_sequence_.find(sequence);
-  if (tag == by_sequence_.end()) return;
-  Prompt& prompt = prompts_.at(tag->second);
-  SendQuiesced(*prompt.session, prompt.epoch, why);
-  Forget(prompt);
+  Execute(side_.Handle(sequence, PrefillEvent::kFailed), {.why = why});
 }
 
 void PrefillHandoff::OnReservation(const std::shared_ptr<Session>& session, const proto::Reservation& reservation) {
   MutexLock lock(mutex_);
-  Prompt* prompt = FindLocked(session.get(), reservation.epoch());
-  // One that was cancelled or given up meanwhile: its Quiesced is on the way.
-  if (prompt == nullptr || prompt->ending || !prompt->target.empty()) return;
-  if (reservation.blocks().empty() || reservation.first_missing() < 0 ||
-      reservation.first_missing() > reservation.blocks_size()) {
-    return End(*prompt, InvalidArgument("a reservation of ", reservation.blocks_size(), " blocks, missing from ",
-                                        reservation.first_missing()));
-  }
-  prompt->target.assign(reservation.blocks().begin(), reservation.blocks().end());
-  prompt->first_missing = reservation.first_missing();
-  if (const absl::Status pushed = Push(*prompt); !pushed.ok()) return End(*prompt, pushed);
-  MaybeFinish(*prompt);
+  const auto& blocks = reservation.blocks();
+  Execute(
+      side_.Reserve(NameOf(session), reservation.epoch(), {blocks.begin(), blocks.end()}, reservation.first_missing()),
+      {.why = InvalidArgument("a reservation of ", reservation.blocks_size(), " blocks, missing from ",
+                              reservation.first_missing())});
 }
 
 void PrefillHandoff::OnCancel(const std::shared_ptr<Session>& session, uint64_t epoch) {
   MutexLock lock(mutex_);
   // Unknown: it has ended already, and the other side has been told.
-  if (Prompt* prompt = FindLocked(session.get(), epoch)) End(*prompt, Cancelled("cancelled"));
+  Execute(side_.Cancel(NameOf(session), epoch), {.why = Cancelled("cancelled")});
 }
 
 void PrefillHandoff::OnPlan(const StepPlan& plan) {
   MutexLock lock(mutex_);
   for (size_t i = 0; i < plan.items.size(); ++i) {
     const BatchItem& item = plan.batch.items[i];
-    const auto tag = by_sequence_.find(item.sequence);
-    if (tag == by_sequence_.end()) continue;
-    Prompt& prompt = prompts_.at(tag->second);
-    const int32_t block_size = options_.layout.block_size;
-    if (plan.items[i].complete_begin == 0) prompt.pushed_layers.clear();  // admitted, perhaps again
-    prompt.source.assign(item.block_table.begin(), item.block_table.end());
-    prompt.complete_blocks = item.start / block_size;
-    prompt.chunk_end = options_.layout.BlocksFor(item.start + item.count);
-    prompt.chunk_layers = 0;
-    prompt.pushed_layers.resize(prompt.source.size(), 0);
-    if (!prompt.scheduled) {
-      prompt.scheduled = true;
-      prompt.started = Clock::now();
-      proto::Envelope envelope;
-      proto::Started* started = envelope.mutable_started();
-      started->set_epoch(prompt.epoch);
-      started->set_cached_tokens(item.start);
-      started->set_queue_us(MicrosecondsSince(prompt.received));
-      SendEnvelope(*prompt.session, envelope);
+    const bool admitted = plan.items[i].complete_begin == 0;
+    if (Prompt* prompt = Find(item.sequence)) {
+      prompt->ready = nullptr;  // the step before has ended
+      if (admitted && prompt->shared_pool && prompt->started != Clock::time_point()) {
+        Execute(side_.Handle(item.sequence, PrefillEvent::kFailed),
+                {.why = Unavailable("preempted: it is computed into other blocks than those that were shared")});
+        continue;
+      }
     }
-    if (const absl::Status pushed = Push(prompt); !pushed.ok()) End(prompt, pushed);  // what the cache already has
+    Execute(side_.Plan(item.sequence, item.block_table, item.start / options_.layout.block_size,
+                       options_.layout.BlocksFor(item.start + item.count), admitted),
+            {.cached_tokens = item.start});
   }
 }
 
-void PrefillHandoff::OnLayersDone(const Batch& batch, int32_t, int32_t layer_end, void*) {
+void PrefillHandoff::OnLayersDone(const Batch& batch, int32_t, int32_t layer_end, void* event) {
   MutexLock lock(mutex_);
   for (const BatchItem& item : batch.items) {
-    const auto tag = by_sequence_.find(item.sequence);
-    if (tag == by_sequence_.end()) continue;
-    Prompt& prompt = prompts_.at(tag->second);
-    prompt.chunk_layers = layer_end;
-    if (layer_end == options_.layout.num_layers) prompt.complete_blocks = prompt.chunk_end;
-    if (const absl::Status pushed = Push(prompt); !pushed.ok()) End(prompt, pushed);
+    if (Prompt* prompt = Find(item.sequence)) prompt->ready = event;
+    Execute(side_.LayersDone(item.sequence, layer_end), {});
   }
 }
 
 void PrefillHandoff::OnFirstToken(const SequenceEvent& event) {
   MutexLock lock(mutex_);
-  const auto tag = by_sequence_.find(event.sequence);
-  if (tag == by_sequence_.end()) return actions_.release(event.sequence);  // cancelled during its last step
-  Prompt& prompt = prompts_.at(tag->second);
-  prompt.first_token_sent = true;
-  prompt.first_token_at = Clock::now();
-  proto::Envelope envelope;
-  proto::FirstToken* first = envelope.mutable_first_token();
-  first->set_epoch(prompt.epoch);
-  ToProto(event.sampled, first->mutable_token());
-  for (const SampledToken& token : event.prompt_logprobs) ToProto(token, first->add_prompt_logprobs());
-  first->set_finish(static_cast<int32_t>(event.finish));
-  first->set_prefill_us(MicrosecondsSince(prompt.started));
-  SendEnvelope(*prompt.session, envelope);
-  if (event.finish != FinishReason::kNone) return End(prompt, absl::OkStatus());
-  MaybeFinish(prompt);
+  if (Prompt* prompt = Find(event.sequence)) prompt->ready = nullptr;
+  const auto decision = side_.Handle(
+      event.sequence, event.finish == FinishReason::kNone ? PrefillEvent::kFirstToken : PrefillEvent::kLastToken);
+  if (!decision) return actions_.release(event.sequence);  // cancelled during its last step
+  Execute(decision, {.event = &event});
 }
 
 void PrefillHandoff::OnStepFailed(SequenceId sequence, const absl::Status& why) {
   MutexLock lock(mutex_);
-  if (const auto tag = by_sequence_.find(sequence); tag != by_sequence_.end()) End(prompts_.at(tag->second), why);
+  Execute(side_.Handle(sequence, PrefillEvent::kFailed), {.why = why});
 }
 
 void PrefillHandoff::ExpireHolds(Clock::time_point now) {
   MutexLock lock(mutex_);
-  std::vector<uint64_t> expired;
-  for (const auto& [tag, prompt] : prompts_) {
-    const bool held = prompt.first_token_sent && prompt.target.empty() && !prompt.ending;
-    if (held && now - prompt.first_token_at > std::chrono::milliseconds(options_.hold_lease_ms)) expired.push_back(tag);
+  std::vector<SequenceId> expired;
+  for (const auto& [tag, prompt] : side_.prompts()) {
+    if (prompt.state == PrefillState::kHeld &&
+        now - prompts_.at(tag).first_token_at > std::chrono::milliseconds(options_.hold_lease_ms)) {
+      expired.push_back(prompt.sequence);
+    }
   }
-  for (const uint64_t tag : expired) {
-    End(prompts_.at(tag), Unavailable("no reservation came within ", options_.hold_lease_ms, " ms"));
+  for (const SequenceId sequence : expired) {
+    Execute(side_.Handle(sequence, PrefillEvent::kLeaseExpired),
+            {.why = Unavailable("no reservation came within ", options_.hold_lease_ms, " ms")});
   }
 }
 
@@ -248,103 +238,108 @@ int32_t PrefillHandoff::size() const {
   return static_cast<int32_t>(prompts_.size());
 }
 
+PrefillHandoff::Prompt* PrefillHandoff::Find(SequenceId sequence) {
+  const std::optional<uint64_t> tag = side_.TagOf(sequence);
+  return tag ? &prompts_.at(*tag) : nullptr;
+}
+
+// ---- decisions ----
+
+void PrefillHandoff::Execute(const std::optional<PrefillDecision>& decision, const Cause& cause) {
+  if (!decision) return;
+  Prompt& prompt = prompts_.at(decision->tag);
+  if (!prompt.end_reason && decision->Ends()) prompt.end_reason = cause.why;
+  for (const PrefillAction action : decision->actions) {
+    if (action != PrefillAction::kPush) Act(action, prompt, *decision, cause);
+  }
+  if (decision->to == PrefillState::kForgotten) {
+    prompts_.erase(decision->tag);
+  } else if (!decision->pieces.empty()) {
+    Push(decision->tag, prompt, decision->pieces);  // last: a failure is the next event
+  }
+}
+
+void PrefillHandoff::Act(PrefillAction action, Prompt& prompt, const PrefillDecision& decision, const Cause& cause) {
+  proto::Envelope envelope;
+  switch (action) {
+    case PrefillAction::kNothing:
+    case PrefillAction::kPush:
+      return;
+    case PrefillAction::kSendStarted: {
+      prompt.started = Clock::now();
+      proto::Started* started = envelope.mutable_started();
+      started->set_epoch(prompt.epoch);
+      started->set_cached_tokens(cause.cached_tokens);
+      started->set_queue_us(MicrosecondsSince(prompt.received));
+      if (prompt.shared_pool) {
+        const std::vector<BlockId> blocks = actions_.share(prompt.sequence);
+        started->mutable_blocks()->Assign(blocks.begin(), blocks.end());
+      }
+      return SendEnvelope(*prompt.session, envelope);
+    }
+    case PrefillAction::kSendFirstToken: {
+      prompt.first_token_at = Clock::now();
+      proto::FirstToken* first = envelope.mutable_first_token();
+      first->set_epoch(prompt.epoch);
+      ToProto(cause.event->sampled, first->mutable_token());
+      for (const SampledToken& token : cause.event->prompt_logprobs) ToProto(token, first->add_prompt_logprobs());
+      first->set_finish(static_cast<int32_t>(cause.event->finish));
+      first->set_prefill_us(MicrosecondsSince(prompt.started));
+      return SendEnvelope(*prompt.session, envelope);
+    }
+    case PrefillAction::kCancelCopies:
+      return prompt.pool->Cancel({decision.tag}, [] {});  // each copy's own callback follows
+    case PrefillAction::kStopComputing:
+      return actions_.abort(prompt.sequence);
+    case PrefillAction::kRelease:
+      return actions_.release(prompt.sequence);
+    case PrefillAction::kSendComplete: {
+      proto::Complete* complete = envelope.mutable_complete();
+      complete->set_epoch(prompt.epoch);
+      complete->set_bytes(prompt.bytes);
+      complete->set_copy_us(prompt.copy_us);
+      return SendEnvelope(*prompt.session, envelope);
+    }
+    case PrefillAction::kSendQuiesced:
+      return SendQuiesced(*prompt.session, prompt.epoch, prompt.end_reason.value_or(absl::OkStatus()));
+  }
+}
+
 // ---- pushing ----
 
-// What has been computed, is missing there, and was not pushed; marks it as pushed. A whole block is one range.
-std::vector<CopyRange> PrefillHandoff::MissingRanges(Prompt& prompt) const {
+// A whole block is one range; a group of layers is one for each head.
+std::vector<CopyRange> PrefillHandoff::Ranges(const std::vector<PushPiece>& pieces) const {
   const KvLayout& layout = options_.layout;
   std::vector<CopyRange> ranges;
-  const size_t blocks = std::min(prompt.source.size(), prompt.target.size());
-  for (size_t i = prompt.first_missing; i < blocks; ++i) {
-    const auto index = static_cast<int32_t>(i);
-    const int32_t computed = index < prompt.complete_blocks ? layout.num_layers
-                             : index < prompt.chunk_end     ? prompt.chunk_layers
-                                                            : 0;
-    const int32_t begin = std::exchange(prompt.pushed_layers[i], std::max(prompt.pushed_layers[i], computed));
-    if (computed <= begin) continue;
-    const uint8_t* from = options_.memory.base + prompt.source[i] * layout.block_bytes();
-    const int64_t to = prompt.target[i] * layout.block_bytes();
-    if (computed - begin == layout.num_layers) {
+  for (const PushPiece& piece : pieces) {
+    const uint8_t* from = options_.memory.base + piece.source * layout.block_bytes();
+    const int64_t to = piece.target * layout.block_bytes();
+    const int32_t layers = piece.layer_end - piece.layer_begin;
+    if (layers == layout.num_layers) {
       ranges.push_back({.from = from, .to_offset = to, .bytes = layout.block_bytes()});
       continue;
     }
     for (int32_t head = 0; head < layout.num_kv_heads; ++head) {
-      const int64_t offset = layout.PlaneOffset(head, begin, 0);
-      ranges.push_back(
-          {.from = from + offset, .to_offset = to + offset, .bytes = (computed - begin) * layout.layer_bytes()});
+      const int64_t offset = layout.PlaneOffset(head, piece.layer_begin, 0);
+      ranges.push_back({.from = from + offset, .to_offset = to + offset, .bytes = layers * layout.layer_bytes()});
     }
   }
   return ranges;
 }
 
-absl::Status PrefillHandoff::Push(Prompt& prompt) {
-  if (prompt.target.empty() || prompt.ending) return absl::OkStatus();
-  std::vector<CopyRange> ranges = MissingRanges(prompt);
-  if (ranges.empty()) return absl::OkStatus();
-  prompt.in_flight += 1;
-  const absl::Status posted =
-      prompt.pool->Post(std::move(ranges), {prompt.tag},
-                        [this, tag = prompt.tag](const TransferResult& result) { OnPushed(tag, result); });
-  if (!posted.ok()) prompt.in_flight -= 1;
-  return posted;
+void PrefillHandoff::Push(uint64_t tag, Prompt& prompt, const std::vector<PushPiece>& pieces) {
+  const absl::Status posted = prompt.pool->Post(
+      Ranges(pieces), {tag}, [this, tag](const TransferResult& result) { OnPushed(tag, result); }, prompt.ready);
+  if (!posted.ok()) Execute(side_.CopyEnded(tag, false), {.why = posted});
 }
 
 void PrefillHandoff::OnPushed(uint64_t tag, const TransferResult& result) {
   MutexLock lock(mutex_);
-  const auto found = prompts_.find(tag);
-  if (found == prompts_.end()) return;
-  Prompt& prompt = found->second;
-  prompt.bytes += result.bytes;
-  prompt.copy_us += result.copy_us;
-  prompt.in_flight -= 1;
-  if (!result.status.ok() && !prompt.ending) return End(prompt, result.status);
-  MaybeFinish(prompt);
-}
-
-bool PrefillHandoff::FullyPushed(const Prompt& prompt) const {
-  if (prompt.target.empty()) return false;
-  for (size_t i = prompt.first_missing; i < prompt.source.size(); ++i) {
-    if (prompt.pushed_layers[i] < options_.layout.num_layers) return false;
-  }
-  return true;
-}
-
-// Says Complete when every copy has ended, or Quiesced for one that was given up; then forgets it.
-void PrefillHandoff::MaybeFinish(Prompt& prompt) {
-  if (prompt.in_flight > 0) return;
-  if (prompt.ending) {
-    SendQuiesced(*prompt.session, prompt.epoch, prompt.end_reason);
-    return Forget(prompt);
-  }
-  if (!prompt.first_token_sent || !FullyPushed(prompt)) return;
-  proto::Envelope envelope;
-  proto::Complete* complete = envelope.mutable_complete();
-  complete->set_epoch(prompt.epoch);
-  complete->set_bytes(prompt.bytes);
-  complete->set_copy_us(prompt.copy_us);
-  SendEnvelope(*prompt.session, envelope);
-  actions_.release(prompt.sequence);
-  Forget(prompt);
-}
-
-// Stops computing and pushing at the next possible point.
-void PrefillHandoff::End(Prompt& prompt, absl::Status reason) {
-  if (prompt.ending) return;
-  prompt.ending = true;
-  prompt.end_reason = std::move(reason);
-  if (prompt.first_token_sent) {
-    actions_.release(prompt.sequence);
-  } else {
-    actions_.abort(prompt.sequence);
-  }
-  if (prompt.in_flight > 0) prompt.pool->Cancel({prompt.tag}, [] {});  // each copy's own callback follows
-  MaybeFinish(prompt);
-}
-
-void PrefillHandoff::Forget(Prompt& prompt) {
-  by_epoch_.erase({prompt.session.get(), prompt.epoch});
-  by_sequence_.erase(prompt.sequence);
-  prompts_.erase(prompt.tag);
+  const auto prompt = prompts_.find(tag);
+  if (prompt == prompts_.end()) return;
+  prompt->second.bytes += result.bytes;
+  prompt->second.copy_us += result.copy_us;
+  Execute(side_.CopyEnded(tag, result.status.ok()), {.why = result.status});
 }
 
 }  // namespace baton

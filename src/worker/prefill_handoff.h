@@ -1,10 +1,11 @@
 // The prefill worker's side of the hand-off: prompts that decode workers asked for, and the pushing of their KV blocks
 // into those workers' pools, layer group by layer group, while the step that computes them is running.
 //
-// For each prompt it knows how many layers of each block have been computed and how many were pushed; whatever is
-// computed, missing on the other side and not yet pushed goes as soon as there is a reservation. Pushes of one prompt
-// end in the order in which they began, so that blocks which are computed again after a preemption overwrite what was
-// pushed before.
+// PrefillSide (prefill_side.h) decides; this class feeds it events and carries its decisions out: messages, copies, and
+// what the step loop must do.
+//
+// A decode worker of the same step loop shares the pool: it gets references to the blocks with Started, reserves them,
+// and nothing is pushed.
 //
 // Threading: thread-safe. Reservations and cancellations take effect from the network's thread, in the middle of a
 // step;
@@ -19,8 +20,8 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "base/mutex.h"
@@ -31,6 +32,7 @@
 #include "scheduler/scheduler.h"
 #include "transfer/path_probe.h"
 #include "transfer/transport.h"
+#include "worker/prefill_side.h"
 
 namespace baton {
 
@@ -41,12 +43,15 @@ struct PrefillHandoffOptions {
   double min_path_gbps = 0;       // slower paths are refused; 0: only warned about
   int64_t hold_lease_ms = 30000;  // a prefilled prompt waits so long for its reservation
   uint64_t worker = 0;
+  uint64_t incarnation = 1;
 };
 
 // Called from any thread: they post to the step loop.
 struct PrefillHandoffActions {
   std::function<void(SequenceId)> abort;    // not finished: stop computing and free
   std::function<void(SequenceId)> release;  // finished: the blocks are no longer needed
+  // From the step loop's thread only: all blocks of a sequence that runs, with one more reference each.
+  std::function<std::vector<BlockId>(SequenceId)> share;
 };
 
 class PrefillHandoff : public LayerGroupSink {
@@ -82,55 +87,52 @@ class PrefillHandoff : public LayerGroupSink {
 
  private:
   struct Peer {
-    std::shared_ptr<RemoteMemory> pool;
+    std::shared_ptr<RemoteMemory> pool;  // null where the pool is shared
+    bool shared_pool = false;
     absl::Status refused;
   };
+  // What goes with a prompt of side_.
   struct Prompt {
     std::shared_ptr<Session> session;
     std::shared_ptr<RemoteMemory> pool;
+    bool shared_pool = false;
+    void* ready = nullptr;  // the event after which what is computed is there; null: it is
     uint64_t epoch = 0;
-    uint64_t tag = 0;  // of its copies; unique in this process
     SequenceId sequence;
     Clock::time_point received;
     Clock::time_point started;
-    bool scheduled = false;
-    std::vector<BlockId> source;  // blocks here, as far as they were planned
-    std::vector<BlockId> target;  // blocks there; empty until reserved
-    int32_t first_missing = 0;
-    int32_t complete_blocks = 0;         // computed in all layers
-    int32_t chunk_end = 0;               // blocks [complete_blocks, chunk_end) are being computed,
-    int32_t chunk_layers = 0;            // in so many layers so far
-    std::vector<int32_t> pushed_layers;  // of each block
-    bool first_token_sent = false;
-    bool ending = false;  // pushes no more; Quiesced when nothing is in flight
-    absl::Status end_reason;
     Clock::time_point first_token_at;
-    int32_t in_flight = 0;
+    std::optional<absl::Status> end_reason;
     int64_t bytes = 0;
     int64_t copy_us = 0;
   };
-  using PromptKey = std::pair<const Session*, uint64_t>;
+  // What a decision came from.
+  struct Cause {
+    absl::Status why;                      // the reason that Quiesced gives
+    const SequenceEvent* event = nullptr;  // of a first token
+    int32_t cached_tokens = 0;             // of a start
+  };
 
   absl::StatusOr<PathReport> Accept(const proto::PoolOffer& offer, UniqueFd fd, std::shared_ptr<RemoteMemory>& pool);
-  Prompt* FindLocked(const Session* session, uint64_t epoch) BATON_REQUIRES(mutex_);
-  absl::Status Push(Prompt& prompt) BATON_REQUIRES(mutex_);
-  std::vector<CopyRange> MissingRanges(Prompt& prompt) const BATON_REQUIRES(mutex_);
+  Prompt* Find(SequenceId sequence) BATON_REQUIRES(mutex_);  // null: not one of these
+  void Execute(const std::optional<PrefillDecision>& decision, const Cause& cause) BATON_REQUIRES(mutex_);
+  void Act(PrefillAction action, Prompt& prompt, const PrefillDecision& decision, const Cause& cause)
+      BATON_REQUIRES(mutex_);
+  void Push(uint64_t tag, Prompt& prompt, const std::vector<PushPiece>& pieces) BATON_REQUIRES(mutex_);
+  std::vector<CopyRange> Ranges(const std::vector<PushPiece>& pieces) const;
   void OnPushed(uint64_t tag, const TransferResult& result) BATON_EXCLUDES(mutex_);
-  bool FullyPushed(const Prompt& prompt) const BATON_REQUIRES(mutex_);
-  void MaybeFinish(Prompt& prompt) BATON_REQUIRES(mutex_);
-  void End(Prompt& prompt, absl::Status reason) BATON_REQUIRES(mutex_);
-  void Forget(Prompt& prompt) BATON_REQUIRES(mutex_);
+  PrefillSide::Session NameOf(const std::shared_ptr<Session>& session) BATON_REQUIRES(mutex_);
 
   Transport& transport_;
   const PrefillHandoffOptions options_;
   const PrefillHandoffActions actions_;
 
   mutable Mutex mutex_;
-  std::map<const Session*, Peer> peers_ BATON_GUARDED_BY(mutex_);
+  PrefillSide side_ BATON_GUARDED_BY(mutex_);
+  std::map<const Session*, PrefillSide::Session> names_ BATON_GUARDED_BY(mutex_);  // of open sessions
+  std::map<PrefillSide::Session, Peer> peers_ BATON_GUARDED_BY(mutex_);
   std::map<uint64_t, Prompt> prompts_ BATON_GUARDED_BY(mutex_);  // by tag
-  std::map<PromptKey, uint64_t> by_epoch_ BATON_GUARDED_BY(mutex_);
-  std::unordered_map<SequenceId, uint64_t> by_sequence_ BATON_GUARDED_BY(mutex_);
-  uint64_t next_tag_ BATON_GUARDED_BY(mutex_) = 1;
+  PrefillSide::Session next_name_ BATON_GUARDED_BY(mutex_) = 1;
 };
 
 }  // namespace baton

@@ -8,32 +8,31 @@
 #include "rpc/convert.h"
 
 namespace baton {
-namespace {
 
-constexpr auto kIdleWait = std::chrono::milliseconds(100);
-
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(Network& network, Engine& engine, Transport& transport,
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(Network& network, StepLoop& loop, Transport& transport,
                                                        WorkerOptions options) {
-  std::unique_ptr<Worker> worker(new Worker(network, engine, transport, std::move(options)));
+  std::unique_ptr<Worker> worker(new Worker(network, loop, transport, std::move(options)));
   BATON_RETURN_IF_ERROR(worker->Init(transport));
   return worker;
 }
 
-Worker::Worker(Network& network, Engine& engine, Transport& transport, WorkerOptions options)
+Worker::Worker(Network& network, StepLoop& loop, const Transport& transport, WorkerOptions options)
     : network_(network),
-      engine_(engine),
+      loop_(loop),
+      engine_(loop.engine()),
+      pool_(loop.pool()),
+      inbox_(loop.inbox()),
       options_(std::move(options)),
-      pool_(engine.info().num_blocks, engine.info().kv.block_size, options_.cache_event_capacity),
       watchdog_(network, transport, options_.watchdog,
                 [this](const std::string& reason) {
                   if (options_.on_stuck) options_.on_stuck(reason);
                 }),
-      connector_(CreateConnector(network)),
-      rates_(options_.prefill_tokens_per_second) {}
+      connector_(loop.MakeConnector(network)),
+      rates_(options_.prefill_tokens_per_second) {
+  loop_.Join(*this);
+}
 
-Worker::~Worker() = default;
+Worker::~Worker() { loop_.Leave(*this); }
 
 void Worker::Disconnect() {
   watchdog_.Stop();
@@ -64,12 +63,14 @@ absl::Status Worker::Init(Transport& transport) {
                             .layout = info.kv,
                             .memory = memory,
                             .min_path_gbps = options_.min_path_gbps,
-                            .worker = options_.id.value},
+                            .worker = options_.id.value,
+                            .incarnation = options_.incarnation},
       PrefillHandoffActions{
           .abort =
               [this](SequenceId sequence) { inbox_.Post([this, sequence] { (void)scheduler_->Abort(sequence); }); },
           .release =
-              [this](SequenceId sequence) { inbox_.Post([this, sequence] { (void)scheduler_->Release(sequence); }); }});
+              [this](SequenceId sequence) { inbox_.Post([this, sequence] { (void)scheduler_->Release(sequence); }); },
+          .share = [this](SequenceId sequence) { return ShareBlocks(sequence); }});
   decode_ = std::make_unique<DecodeHandoff>(
       *connector_, inbox_, *scheduler_, pool_, streams_,
       DecodeHandoffOptions{.self = Self(),
@@ -91,13 +92,15 @@ absl::Status Worker::Init(Transport& transport) {
   return absl::OkStatus();
 }
 
-void Worker::Stop() {
-  stopping_ = true;
-  inbox_.Post([] {});
-}
-
 void Worker::OnMembers(const proto::Members& members) {
   inbox_.Post([this, members] { decode_->OnMembers(members); });
+}
+
+std::vector<BlockId> Worker::ShareBlocks(SequenceId sequence) {
+  const Sequence* found = scheduler_->Find(sequence);
+  if (found == nullptr) return {};
+  for (const BlockId block : found->blocks) pool_.Ref(block);
+  return found->blocks;
 }
 
 // ---- messages ----
@@ -139,7 +142,7 @@ void Worker::OnMessage(const std::shared_ptr<Session>& session, const proto::Env
       }
       return;
     case proto::Envelope::kCacheSnapshotRequest:
-      PublishCacheChanges();
+      loop_.PublishCacheChanges();
       return SendCacheSnapshot({session});
     case proto::Envelope::kResetPrefixCache:
       return pool_.ClearCache();
@@ -198,7 +201,7 @@ void Worker::OnGenerate(const std::shared_ptr<Session>& session, const proto::Ge
   stream.waterfall.decode_worker = options_.id.value;
   stream.waterfall.prefill_worker = options_.id.value;
   streams_.Add(sequence, std::move(stream));
-  checked_when_idle_ = false;
+  unchecked_ = true;
   const absl::Status checked = CheckTokens(*request);
   const bool room = decode_->size() < options_.max_waiting;
   if (checked.ok() && room && generate.has_prefill() && generate.prefill().worker() != options_.id.value) {
@@ -211,7 +214,7 @@ void Worker::OnGenerate(const std::shared_ptr<Session>& session, const proto::Ge
 
 void Worker::OnPrefill(const std::shared_ptr<Session>& session, const proto::Prefill& prefill) {
   const SequenceId sequence{++next_sequence_};
-  checked_when_idle_ = false;
+  unchecked_ = true;
   if (!prefill_->OnPrefill(session, prefill.epoch(), sequence).ok()) return;
   absl::StatusOr<Request> request = FromProto(prefill.request());
   const int64_t timeout_ms = request.ok() ? request->timeout_ms : 0;
@@ -242,27 +245,20 @@ void Worker::ExpireDeadlines() {
 
 // ---- the step loop ----
 
-absl::Status Worker::Run() {
-  watchdog_.Start();
-  while (!stopping_) {
-    watchdog_.Progress();
-    inbox_.Run();
-    ExpireDeadlines();
-    prefill_->ExpireHolds(Clock::now());
-    const absl::StatusOr<bool> stepped = Step();
-    if (!stepped.ok()) return stepped.status();
-    decode_->Retry();
-    PublishCacheChanges();
-    streams_.Flush();
-    if (!*stepped) WhenIdle();
-    ReportStatus(false);
-    if (!*stepped) inbox_.Wait(kIdleWait);
-  }
-  return absl::OkStatus();
+absl::StatusOr<bool> Worker::TakeTurn() {
+  ExpireDeadlines();
+  prefill_->ExpireHolds(Clock::now());
+  BATON_ASSIGN_OR_RETURN(const bool stepped, Step());
+  decode_->Retry();
+  loop_.PublishCacheChanges();
+  streams_.Flush();
+  after_step_ = stepped;
+  ReportStatus(false);
+  return stepped;
 }
 
 void Worker::OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer_end, void* event) {
-  watchdog_.Progress();
+  loop_.NoteProgress();
   prefill_->OnLayersDone(batch, layer_begin, layer_end, event);
 }
 
@@ -271,10 +267,16 @@ absl::StatusOr<bool> Worker::Step() {
   if (plan.batch.items.empty()) return false;
   NoteScheduled(plan);
   prefill_->OnPlan(plan);
-  absl::StatusOr<StepOutput> output = engine_.Run(plan.batch, this);
+  // Somebody who waits for layers keeps a device from running the step as one graph: only prefills say
+  // how far they are.
+  absl::StatusOr<StepOutput> output = engine_.Run(plan.batch, plan.prefill_tokens > 0 ? this : nullptr);
   const absl::Status failure = output.status();
   steps_ += 1;
   if (output.ok()) rates_.Add(plan.prefill_tokens, plan.decode_rows, output->duration_us);
+  if (output.ok() && after_step_ && output->idle_us > 0) {
+    step_gaps_ += 1;
+    step_gap_seconds_ += output->idle_us * 1e-6;
+  }
   std::vector<SequenceEvent> events =
       output.ok() ? scheduler_->Commit(plan, *std::move(output)) : scheduler_->Fail(plan);
   for (SequenceEvent& event : events) Deliver(std::move(event), failure);
@@ -319,19 +321,13 @@ void Worker::Deliver(SequenceEvent event, const absl::Status& failure) {
   streams_.Report(event.sequence, std::move(token));
 }
 
-// Blocks must add up when nothing runs.
-void Worker::WhenIdle() {
-  if (checked_when_idle_ || scheduler_->HasWork() || decode_->size() > 0 || prefill_->size() > 0) return;
-  checked_when_idle_ = true;
-  absl::Status status = scheduler_->CheckIntegrity();
-  if (status.ok()) status = pool_.CheckIntegrity();
-  if (const BlockPoolStats stats = pool_.Stats(); status.ok() && stats.used > 0 && streams_.size() == 0) {
-    // The blocks of a path measurement that is under way are used, too.
-    const SchedulerCounts counts = scheduler_->Counts();
-    if (counts.held + counts.reserved == 0 && decode_->probe_blocks() < stats.used) {
-      status = Internal(stats.used, " blocks are in use and nobody has them");
-    }
-  }
+bool Worker::HoldsNothing() const {
+  const SchedulerCounts counts = scheduler_->Counts();
+  return streams_.size() == 0 && counts.held + counts.reserved == 0;
+}
+
+void Worker::OnChecked(const absl::Status& status) {
+  unchecked_ = false;
   if (status.ok()) return;
   integrity_error_ = std::string(Message(status));
   LogError("KV blocks do not add up: ", integrity_error_);

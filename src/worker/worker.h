@@ -1,15 +1,14 @@
-// One worker: an engine with its block pool, scheduler and step loop, the sessions to front ends, and both sides of the
-// hand-off. Its role (prefill, decode, hybrid) is data: any worker can do either side; the router decides.
+// One worker: a scheduler on the engine and the block pool of its step loop, the sessions to front ends, and both sides
+// of the hand-off. Its role (prefill, decode, hybrid) is data: any worker can do either side; the router decides.
 //
-// Threading: Run owns the step loop and everything under it; messages reach it through the inbox, except reservations
-// and
-//   cancellations of the hand-off, which take effect in the middle of a step. Stop and OnMembers from any thread.
-// Ownership: network and engine must outlive it.
-// Errors: an engine that fails a step with Internal is poisoned: Run returns that status, and the process should end.
+// Threading: the step loop's thread owns it and everything under it; messages reach it through the inbox, except
+//   reservations and cancellations of the hand-off, which take effect in the middle of a step. OnMembers from any
+//   thread.
+// Ownership: network, step loop and transport must outlive it.
+// Errors: an engine that fails a step with Internal is poisoned: the step loop ends with that status.
 // Limits: max_waiting sequences wait; more are refused with ResourceExhausted.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <functional>
 #include <map>
@@ -27,6 +26,7 @@
 #include "worker/inbox.h"
 #include "worker/prefill_handoff.h"
 #include "worker/rates.h"
+#include "worker/step_loop.h"
 #include "worker/stream_table.h"
 #include "worker/watchdog.h"
 
@@ -46,34 +46,46 @@ struct WorkerOptions {
   // The step loop or the transfer plane hangs for too long: end the process. From the network's thread.
   std::function<void(const std::string& reason)> on_stuck;
   bool abort_on_leak = false;            // tests: end the process when blocks do not add up
-  int32_t cache_event_capacity = 65536;  // changes of the prefix cache that wait for a step's end
   int32_t lose_cache_changes_every = 0;  // tests: so many-th message of changes is not sent
   std::function<void(const proto::WorkerLost&)> report_lost;
 };
 
 class Worker : private LayerGroupSink {
  public:
-  static absl::StatusOr<std::unique_ptr<Worker>> Create(Network& network, Engine& engine, Transport& transport,
+  static absl::StatusOr<std::unique_ptr<Worker>> Create(Network& network, StepLoop& loop, Transport& transport,
                                                         WorkerOptions options);
   ~Worker() override;
 
-  // Serves until Stop, or until the engine is broken.
-  absl::Status Run();
-  void Stop();
-  // After Run: stops listening and connecting. The network may go then, and after it the worker, whom callbacks use.
+  // After the loop has ended: stops listening and connecting. The network may go then, and after it the worker, whom
+  // callbacks use.
   void Disconnect();
   void OnMembers(const proto::Members& members);
   // Names of the blocks that the prefix cache has, sorted. Waits for the step loop: while Run runs, from other threads.
   std::vector<BlockHash> PublishedBlocks();
 
+  // ---- for the step loop ----
+  const std::string& address() const { return options_.address; }
+  SessionEvents Accept(const std::shared_ptr<Session>& session);
+  void StartWatchdog() { watchdog_.Start(); }
+  void NoteProgress() { watchdog_.Progress(); }
+  absl::StatusOr<bool> TakeTurn();  // one step at most; false: there was nothing to do
+  bool IsIdle() const { return !scheduler_->HasWork() && decode_->size() == 0 && prefill_->size() == 0; }
+  bool HoldsNothing() const;  // no stream, and no block but lent ones
+  int32_t probe_blocks() const { return decode_->probe_blocks(); }
+  absl::Status CheckIntegrity() const { return scheduler_->CheckIntegrity(); }
+  // Something has happened since the last OnChecked.
+  bool unchecked() const { return unchecked_; }
+  void OnChecked(const absl::Status& status);
+  // What routers must know of the pool's prefix cache. Each worker has routers of its own.
+  void OnCacheChanges(const CacheEventBatch& batch);
+
  private:
   using Clock = std::chrono::steady_clock;
 
-  Worker(Network& network, Engine& engine, Transport& transport, WorkerOptions options);
+  Worker(Network& network, StepLoop& loop, const Transport& transport, WorkerOptions options);
   absl::Status Init(Transport& transport);
   proto::Hello Self() const;
 
-  SessionEvents Accept(const std::shared_ptr<Session>& session);
   void OnFrame(const std::shared_ptr<Session>& session, std::string_view frame, UniqueFd fd);
   void OnMessage(const std::shared_ptr<Session>& session, const proto::Envelope& envelope, UniqueFd fd);
   void OnClosed(const std::shared_ptr<Session>& session);
@@ -84,25 +96,25 @@ class Worker : private LayerGroupSink {
   absl::Status Admit(SequenceId sequence, Request request, SequenceKind kind);
   absl::Status CheckTokens(const Request& request) const;
   void ExpireDeadlines();
+  std::vector<BlockId> ShareBlocks(SequenceId sequence);  // all of a running one, with a reference more each
 
   void OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer_end, void* event) override;
   absl::StatusOr<bool> Step();  // false: there was nothing to do
   void NoteScheduled(const StepPlan& plan);
   void Deliver(SequenceEvent event, const absl::Status& failure);
-  void WhenIdle();
   void OnHello(const std::shared_ptr<Session>& session);
-  void PublishCacheChanges();
   void SendCacheSnapshot(const std::vector<std::shared_ptr<Session>>& sessions);
   void ReportStatus(bool force);
   proto::WorkerStatus Status() const;
 
   Network& network_;
+  StepLoop& loop_;
   Engine& engine_;
+  BlockPool& pool_;
+  Inbox& inbox_;
   WorkerOptions options_;
-  BlockPool pool_;
   std::unique_ptr<Scheduler> scheduler_;
   StreamTable streams_;
-  Inbox inbox_;
   Watchdog watchdog_;
   std::unique_ptr<Connector> connector_;
   ExportedMemory exported_;
@@ -114,13 +126,15 @@ class Worker : private LayerGroupSink {
   StepRates rates_;
   uint64_t next_sequence_ = 0;
   uint64_t steps_ = 0;
+  bool after_step_ = false;  // the last turn of the loop ran a step
+  uint64_t step_gaps_ = 0;   // between such steps, as the device saw them
+  double step_gap_seconds_ = 0;
   uint64_t cache_messages_ = 0;  // of changes
   uint64_t cache_sequence_ = 0;  // number of the last change that was sent
   std::string integrity_error_;
-  bool checked_when_idle_ = false;
+  bool unchecked_ = true;
   std::string last_status_;
   Clock::time_point last_status_at_;
-  std::atomic<bool> stopping_ = false;
 };
 
 }  // namespace baton

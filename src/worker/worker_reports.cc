@@ -43,11 +43,15 @@ proto::WorkerStatus Worker::Status() const {
   status.set_max_model_len(scheduler_->options().max_model_len);
   status.set_kv_bytes_per_token(engine_.info().kv.token_bytes());
   status.set_steps(steps_);
+  status.set_step_gaps(step_gaps_);
+  status.set_step_gap_seconds(step_gap_seconds_);
   status.set_integrity_error(integrity_error_);
   status.set_cache_sequence(cache_sequence_);
   status.set_context_tokens(int64_t{blocks.used} * pool_.block_size());
   return status;
 }
+
+// ---- what routers know of this worker ----
 
 void Worker::OnHello(const std::shared_ptr<Session>& session) {
   const SchedulerOptions& scheduler = scheduler_->options();
@@ -60,14 +64,13 @@ void Worker::OnHello(const std::shared_ptr<Session>& session) {
   profile->set_prefill_budget(scheduler.prefill_budget);
   if (!scheduler.step_times.empty()) ToProto(scheduler.step_times, profile->mutable_step_times());
   SendEnvelope(*session, envelope);
-  PublishCacheChanges();  // to those who were there before
+  loop_.PublishCacheChanges();  // to those who were there before
   SendCacheSnapshot({session});
   front_ends_.push_back(session);
   ReportStatus(true);
 }
 
-void Worker::PublishCacheChanges() {
-  const CacheEventBatch batch = pool_.TakeEvents();
+void Worker::OnCacheChanges(const CacheEventBatch& batch) {
   if (front_ends_.empty()) return;  // who comes later gets everything
   if (batch.snapshot_needed) return SendCacheSnapshot(front_ends_);
   if (batch.changes.empty()) return;

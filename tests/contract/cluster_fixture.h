@@ -28,6 +28,7 @@ namespace baton {
 struct WorkerConfig {
   proto::Role role = proto::HYBRID;
   int32_t num_blocks = 512;
+  bool beside = false;  // on the engine and the pool of the worker before: one process
 };
 
 // Stops in the middle of a step while it is told to.
@@ -46,7 +47,7 @@ class FreezableEngine : public Engine, private LayerGroupSink {
  private:
   void OnLayersDone(const Batch& batch, int32_t begin, int32_t end, void* event) override {
     while (frozen_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    sink_->OnLayersDone(batch, begin, end, event);
+    if (sink_ != nullptr) sink_->OnLayersDone(batch, begin, end, event);
   }
 
   const std::unique_ptr<Engine> inner_;
@@ -59,6 +60,7 @@ struct ClusterOptions {
   SimProfile profile;
   int32_t block_size = 16;
   int32_t chunk = 64;
+  int32_t max_sequences = 32;
   bool prefix_caching = true;
   double throttle_gbps = 0;
   // Most tests are about hand-overs: prompts above a block are not prefilled where they decode. -1: the dial.
@@ -88,9 +90,13 @@ class Cluster {
     router_options.wait_for_worker_ms = 3000;
     router_options.max_local_prefill_tokens = options.max_local_prefill_tokens;
     router_ = std::make_unique<Router>(*network_, metrics_, router_options);
-    for (size_t i = 0; i < options.workers.size(); ++i) {
+    for (const WorkerConfig& config : options.workers) {
+      const bool beside = config.beside && !nodes_.empty();
       nodes_.push_back(std::make_unique<Node>());
-      StartWorker(i);
+      nodes_.back()->host = beside ? nodes_[nodes_.size() - 2]->host : nodes_.size() - 1;
+    }
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      if (nodes_[i]->host == i) StartWorker(i);
     }
     Announce();
     WaitHealthy();
@@ -104,38 +110,20 @@ class Cluster {
     std::filesystem::remove_all(folder_);
   }
 
+  // With everybody who shares its engine.
   void StartWorker(size_t index) {
-    Node& node = *nodes_[index];
-    const WorkerConfig& config = options_.workers[index];
-    node.incarnation += 1;
-    node.network = *Network::Create(Beats());
+    Node& host = *nodes_[nodes_[index]->host];
+    host.network = *Network::Create(Beats());
     auto engine = *CreateSimEngine({.profile = options_.profile,
-                                    .num_blocks = config.num_blocks,
+                                    .num_blocks = options_.workers[nodes_[index]->host].num_blocks,
                                     .block_size = options_.block_size,
                                     .max_batch_tokens = 256,
                                     .max_sequences = 32});
-    node.engine = std::make_unique<FreezableEngine>(std::move(engine), node.frozen);
-    node.transport = MakeTransport(options_.throttle_gbps);
-    WorkerOptions worker_options{.id = {index + 1},
-                                 .incarnation = node.incarnation,
-                                 .role = config.role,
-                                 .process = "worker-" + std::to_string(index),
-                                 .address = Address(index)};
-    worker_options.scheduler = {.max_batch_tokens = 256,
-                                .max_sequences = 32,
-                                .prefill_chunk_tokens = options_.chunk,
-                                .max_model_len = 4096,
-                                .prefix_caching = options_.prefix_caching,
-                                .eos = {1}};
-    worker_options.abort_on_leak = true;
-    worker_options.cache_event_capacity = options_.cache_event_capacity;
-    worker_options.lose_cache_changes_every = options_.lose_cache_changes_every;
-    worker_options.watchdog.wedged_after_ms = options_.wedged_after_ms;
-    worker_options.on_stuck = [this, index](const std::string&) { stuck_ = index; };
-    worker_options.report_lost = [&node](const proto::WorkerLost& lost) { node.lost.push_back(lost.worker()); };
-    node.worker = *Worker::Create(*node.network, *node.engine, *node.transport, worker_options);
-    node.thread = std::thread([&node] { EXPECT_TRUE(node.worker->Run().ok()); });
-    node.alive = true;
+    host.engine = std::make_unique<FreezableEngine>(std::move(engine), host.frozen);
+    host.transport = MakeTransport(options_.throttle_gbps);
+    host.loop = std::make_unique<StepLoop>(*host.engine, options_.cache_event_capacity);
+    for (const size_t member : MembersOf(nodes_[index]->host)) CreateWorker(host, member);
+    host.thread = std::thread([&host] { EXPECT_TRUE(host.loop->Run().ok()); });
   }
 
   // Its step loop hangs; with `all`, its network thread does too, as that of a process that was stopped.
@@ -166,18 +154,22 @@ class Cluster {
 
   // As the supervisor would see a death: everything of it is gone, and everybody is told.
   void StopWorker(size_t index, bool self_inflicted = false) {
-    Node& node = *nodes_[index];
-    if (!node.alive) return;
-    node.alive = false;
-    node.self_inflicted = self_inflicted;
-    node.frozen = false;
-    node.worker->Stop();
-    node.thread.join();
-    node.worker->Disconnect();
-    node.network.reset();
-    node.worker.reset();
-    node.transport.reset();
-    node.engine.reset();
+    Node& host = *nodes_[nodes_[index]->host];
+    if (!host.alive) return;
+    const std::vector<size_t> members = MembersOf(nodes_[index]->host);
+    host.frozen = false;
+    host.loop->Stop();
+    host.thread.join();
+    for (const size_t member : members) nodes_[member]->worker->Disconnect();
+    host.network.reset();
+    for (const size_t member : members) {
+      nodes_[member]->alive = false;
+      nodes_[member]->self_inflicted = self_inflicted;
+      nodes_[member]->worker.reset();
+    }
+    host.loop.reset();
+    host.transport.reset();
+    host.engine.reset();
   }
 
   void Announce() {
@@ -260,12 +252,43 @@ class Cluster {
     bool self_inflicted = false;
     std::atomic<bool> frozen = false;
     std::vector<uint64_t> lost;  // that it reported
+    size_t host = 0;             // whose engine it has; what follows is the host's, but for the worker
     std::unique_ptr<Network> network;
     std::unique_ptr<Engine> engine;
     std::unique_ptr<Transport> transport;
+    std::unique_ptr<StepLoop> loop;
     std::unique_ptr<Worker> worker;
     std::thread thread;
   };
+  std::vector<size_t> MembersOf(size_t host) const {
+    std::vector<size_t> members;
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      if (nodes_[i]->host == host) members.push_back(i);
+    }
+    return members;
+  }
+  void CreateWorker(Node& host, size_t index) {
+    Node& node = *nodes_[index];
+    node.incarnation += 1;
+    WorkerOptions worker_options{.id = {index + 1},
+                                 .incarnation = node.incarnation,
+                                 .role = options_.workers[index].role,
+                                 .process = "worker-" + std::to_string(index),
+                                 .address = Address(index)};
+    worker_options.scheduler = {.max_batch_tokens = 256,
+                                .max_sequences = options_.max_sequences,
+                                .prefill_chunk_tokens = options_.chunk,
+                                .max_model_len = 4096,
+                                .prefix_caching = options_.prefix_caching,
+                                .eos = {1}};
+    worker_options.abort_on_leak = true;
+    worker_options.lose_cache_changes_every = options_.lose_cache_changes_every;
+    worker_options.watchdog.wedged_after_ms = options_.wedged_after_ms;
+    worker_options.on_stuck = [this, index](const std::string&) { stuck_ = index; };
+    worker_options.report_lost = [&node](const proto::WorkerLost& lost) { node.lost.push_back(lost.worker()); };
+    node.worker = *Worker::Create(*host.network, *host.loop, *host.transport, worker_options);
+    node.alive = true;
+  }
   std::string Address(size_t index) const { return "unix:" + folder_.string() + "/worker-" + std::to_string(index); }
 
   NetworkOptions Beats() {

@@ -24,6 +24,118 @@ INSTANTIATE_TEST_SUITE_P(All, TopologyTest,
                                                           Roles{proto::PREFILL, proto::DECODE, proto::HYBRID}),
                                           testing::Bool(), testing::Values(16, 64)));
 
+// Workers on one engine and one pool: their hand-off moves references.
+using Shared = std::vector<WorkerConfig>;
+class SharedTopologyTest : public testing::TestWithParam<std::tuple<Shared, bool, int>> {};
+
+TEST_P(SharedTopologyTest, SameTokens) {
+  const auto& [workers, prefix_caching, chunk] = GetParam();
+  Cluster cluster({.workers = workers, .chunk = chunk, .prefix_caching = prefix_caching});
+  ExpectSame(RunAll(cluster, Workload(), false));
+  ExpectSame(RunAll(cluster, Workload(), false));
+  ExpectSame(RunAll(cluster, Workload(), true));
+  cluster.ExpectNothingLeft();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, SharedTopologyTest,
+    testing::Combine(
+        testing::Values(Shared{{proto::PREFILL}, {proto::DECODE, 0, true}},
+                        Shared{{proto::PREFILL}, {proto::PREFILL, 0, true}, {proto::DECODE, 0, true}},
+                        Shared{{proto::PREFILL}, {proto::DECODE, 0, true}, {proto::DECODE, 0, true}},
+                        Shared{{proto::HYBRID}, {proto::PREFILL, 0, true}},
+                        // Two processes with a pair each: hand-offs within and between them.
+                        Shared{{proto::PREFILL}, {proto::DECODE, 0, true}, {proto::PREFILL}, {proto::DECODE, 0, true}}),
+        testing::Bool(), testing::Values(16, 64)));
+
+const Shared kPair = {{proto::PREFILL}, {proto::DECODE, 0, true}};
+
+TEST(SharedPoolTest, TheHandoffMovesIdsAndNoBytes) {
+  Cluster cluster({.workers = kPair});
+  const auto answers = RunAll(cluster, {MakeRequest(1, 300, 8)}, true);
+  EXPECT_EQ(answers[0].waterfall.prefill_worker, 1u);
+  EXPECT_EQ(answers[0].waterfall.decode_worker, 2u);
+  EXPECT_EQ(answers[0].waterfall.handoff_bytes, 0);
+  EXPECT_EQ(answers[0].waterfall.handoff_path, "ids");
+  WorkerSnapshot decode;
+  for (int i = 0; i < 500 && decode.status.handoffs() == 0; ++i) {  // it reports ten times a second
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    decode = cluster.Snapshot(1);
+  }
+  cluster.ExpectNothingLeft();
+  EXPECT_EQ(decode.status.handoffs(), 1u);
+  ASSERT_EQ(decode.status.paths_size(), 1);
+  EXPECT_TRUE(decode.status.paths(0).shared_pool());
+}
+
+TEST(SharedPoolTest, BothWorkersFindWhatEitherComputed) {
+  Cluster cluster({.workers = kPair});
+  Request first = MakeRequest(3, 256, 40), second = first;
+  second.prompt.insert(second.prompt.end(), 150, 77);
+  RunAll(cluster, {first}, true);
+  const auto again = RunAll(cluster, {second}, true);
+  EXPECT_GE(again[0].waterfall.cached_tokens, 240);
+}
+
+TEST(SharedPoolTest, CancelDuringPrefillFreesEverything) {
+  Cluster cluster({.workers = kPair, .profile = {.prefill_us_per_token = 1000}});
+  Collector collector(1);
+  const SequenceId sequence = cluster.router().Generate(MakeRequest(1, 2000, 50), collector.Sink(0));
+  std::this_thread::sleep_for(std::chrono::milliseconds(150));  // two seconds of prefill, chunks of 64 ms
+  cluster.router().Cancel(sequence);
+  ASSERT_TRUE(collector.WaitAll());
+  EXPECT_EQ(collector.answers()[0].finish, FinishReason::kCancelled);
+  cluster.ExpectNothingLeft();
+}
+
+TEST(SharedPoolTest, CancelsAtAnyTimeLeaveNothing) {
+  Cluster cluster({.workers = kPair, .profile = {.step_us = 300, .prefill_us_per_token = 10}});
+  const std::vector<Request> requests = Workload();
+  for (int round = 0; round < 6; ++round) {
+    Collector collector(requests.size());
+    std::vector<SequenceId> sequences;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      sequences.push_back(cluster.router().Generate(requests[i], collector.Sink(i)));
+      std::this_thread::sleep_for(std::chrono::microseconds(KeyedBits(round, 1, i) % 3000));
+      if (i >= 3) cluster.router().Cancel(sequences[KeyedBits(round, 2, i) % sequences.size()]);
+    }
+    ASSERT_TRUE(collector.WaitAll());
+    cluster.ExpectNothingLeft();
+  }
+  ExpectSame(RunAll(cluster, requests, false));
+}
+
+TEST(SharedPoolTest, ASmallPoolQueuesAndFinishesEverything) {
+  Cluster cluster({.workers = {{proto::PREFILL, 40}, {proto::DECODE, 0, true}}});
+  ExpectSame(RunAll(cluster, Workload(), false));
+  cluster.ExpectNothingLeft();
+}
+
+TEST(SharedPoolTest, PrefilledPromptsWaitForAPlaceAmongTheRunning) {
+  Cluster cluster({.workers = kPair, .profile = {.step_us = 500}, .max_sequences = 3});
+  ExpectSame(RunAll(cluster, Workload(), false));
+  cluster.ExpectNothingLeft();
+}
+
+TEST(SharedPoolTest, TheDeathOfTheProcessIsReplayed) {
+  Cluster cluster({.workers = {{proto::PREFILL}, {proto::DECODE, 0, true}, {proto::HYBRID}},
+                   .profile = {.step_us = 2000, .prefill_us_per_token = 50}});
+  const std::vector<Request> requests = Workload();
+  Collector collector(requests.size());
+  for (size_t i = 0; i < requests.size(); ++i) cluster.router().Generate(requests[i], collector.Sink(i));
+  ASSERT_TRUE(collector.WaitTokens(1, 3));
+  cluster.StopWorker(0);
+  cluster.Announce();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  cluster.StartWorker(0);
+  cluster.Announce();
+  ASSERT_TRUE(collector.WaitAll());
+  ExpectSame(collector.answers());
+  cluster.ExpectNothingLeft();
+  ExpectSame(RunAll(cluster, requests, false));
+  cluster.ExpectNothingLeft();
+}
+
 TEST(ClusterTest, LongPromptsAreHandedOver) {
   Cluster cluster({.workers = {{proto::PREFILL}, {proto::DECODE}}});
   const auto answers = RunAll(cluster, {MakeRequest(1, 300, 8)}, true);

@@ -39,8 +39,9 @@ class Target {
         .max_batch_tokens = 128, .max_sequences = 8, .prefill_chunk_tokens = 64, .max_model_len = 512, .eos = {1}};
     options.max_waiting = 64;
     options.abort_on_leak = true;
-    worker_ = *Worker::Create(*network_, *engine_, *transport_, options);
-    thread_ = std::thread([this] { Require(worker_->Run().ok()); });
+    loop_ = std::make_unique<StepLoop>(*engine_);
+    worker_ = *Worker::Create(*network_, *loop_, *transport_, options);
+    thread_ = std::thread([this] { Require(loop_->Run().ok()); });
     thread_.detach();
   }
 
@@ -89,6 +90,7 @@ class Target {
   std::unique_ptr<Network> network_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Transport> transport_;
+  std::unique_ptr<StepLoop> loop_;
   std::unique_ptr<Worker> worker_;
   std::thread thread_;
   int64_t tries_ = 0;

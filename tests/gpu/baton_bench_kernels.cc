@@ -1,35 +1,24 @@
-// Folders: engine
-// Measures the CUDA backend on Llama-70B's shapes: each kernel with its share of the hardware's limit, then whole steps
-// of the engine. Random data throughout.
+// Folders: backend
+// Measures the CUDA backend's kernels on Llama-70B's shapes, each with its share of the hardware's limit, on random
+// data. Whole steps: `baton bench engine`.
 //
-//   baton_bench_kernels [kernels] [engine] [cublas] [layers=N] [decode=B[,B…]] [prefill=N[,N…]] [json=FILE]
-#include <cuda_fp8.h>
-
+//   baton_bench_kernels [json=FILE]
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <functional>
 #include <iostream>
 #include <numeric>
 #include <random>
-#include <sstream>
 #include <string>
-#include <thread>
 
 #include "backend/cuda/gemm.h"
 #include "backend/cuda/kernels.h"
 #include "device/cuda_device.h"
-#include "engine/llama.h"
-#include "model/shape_preset.h"
 
 namespace {
 
 using baton::CudaMemory;
-using Clock = std::chrono::steady_clock;
-
-double Seconds(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
 template <typename T>
 T Check(absl::StatusOr<T> result) {
@@ -87,13 +76,6 @@ class Report {
   std::vector<Row> rows_;
 };
 
-std::vector<int> Numbers(const std::string& list) {
-  std::vector<int> numbers;
-  std::stringstream stream(list);
-  for (std::string part; std::getline(stream, part, ',');) numbers.push_back(std::atoi(part.c_str()));
-  return numbers;
-}
-
 // ---- single kernels ----
 
 class KernelBench {
@@ -103,7 +85,7 @@ class KernelBench {
   }
 
   void Run() {
-    for (const int rows : {8, 32, 64, 3000}) Rows(rows);
+    for (const int rows : {8, 32, 64, 512, 3000}) Rows(rows);
     for (const int rows : {8, 32, 64, 3000}) Products(rows);
     Head();
     DecodeAttention(std::vector<int>(8, 3075));
@@ -117,6 +99,11 @@ class KernelBench {
  private:
   static constexpr int kHidden = 8192, kInner = 28672, kHeads = 64, kKvHeads = 8, kDim = 128, kVocabulary = 128256;
   static constexpr int kQkv = (kHeads + 2 * kKvHeads) * kDim;
+  static constexpr struct {
+    const char* name;
+    int64_t n, k;
+  } kLayers[] = {
+      {"QKV", kQkv, kHidden}, {"O", kHidden, kHidden}, {"gate-up", 2 * kInner, kHidden}, {"down", kHidden, kInner}};
 
   template <typename T>
   T* Allocate(int64_t count) {
@@ -203,27 +190,18 @@ class KernelBench {
     auto* device_info = Upload(info);
     const baton::cuda::RowOutput out{codes, scales, nullptr};
     const int count = 40;
-    report_.Add(
-        Name("residual + norm + quantize", rows),
-        Time(count,
-             [&](int) {
-               Check(baton::cuda::LaunchRmsNorm(
-                   {residual, delta, {token, channel, 1.0f, nullptr}, weight, nullptr, out, rows, kHidden, 1e-5f, true},
-                   stream_.get()));
-             }),
-        BytesFloor(7.0 * rows * kHidden));
+    const baton::cuda::RmsNormArgs norm{
+        residual, delta, {token, channel, 1.0f, nullptr}, weight, nullptr, out, rows, kHidden, 1e-5f, true};
+    report_.Add(Name("residual + norm + quantize", rows),
+                Time(count, [&](int) { Check(baton::cuda::LaunchRmsNorm(norm, stream_.get())); }),
+                BytesFloor(7.0 * rows * kHidden));
+    const baton::cuda::SwiGluArgs swiglu{gate_up, {token, channel, 1.0f, nullptr}, out, rows, kInner};
     report_.Add(Name("SwiGLU + quantize", rows),
-                Time(count,
-                     [&](int) {
-                       Check(baton::cuda::LaunchSwiGlu({gate_up, {token, channel, 1.0f, nullptr}, out, rows, kInner},
-                                                       stream_.get()));
-                     }),
+                Time(count, [&](int) { Check(baton::cuda::LaunchSwiGlu(swiglu, stream_.get())); }),
                 BytesFloor(5.0 * rows * kInner));
+    const baton::cuda::QuantizeArgs quantize{delta, out, rows, kHidden};
     report_.Add(Name("attention output quantize", rows),
-                Time(count,
-                     [&](int) {
-                       Check(baton::cuda::LaunchQuantize({delta, out, rows, kHidden}, stream_.get()));
-                     }),
+                Time(count, [&](int) { Check(baton::cuda::LaunchQuantize(quantize, stream_.get())); }),
                 BytesFloor(3.0 * rows * kHidden));
     const baton::cuda::KvCacheView view{cache, kKvHeads, 1, kDim, true};
     report_.Add(
@@ -239,18 +217,13 @@ class KernelBench {
   }
 
   void Products(int rows) {
-    const struct {
-      const char* name;
-      int64_t n, k;
-    } layers[] = {
-        {"QKV", kQkv, kHidden}, {"O", kHidden, kHidden}, {"gate-up", 2 * kInner, kHidden}, {"down", kHidden, kInner}};
     constexpr int64_t kPool = int64_t{3} << 30;
     auto* weights = RandomFp8(kPool);
     auto* input = RandomFp8(int64_t{rows} * kInner);
     auto* output = Allocate<__nv_bfloat16>(int64_t{rows} * 2 * kInner);
     double total = 0;
     double floors = 0;
-    for (const auto& layer : layers) {
+    for (const auto& layer : kLayers) {
       std::vector<const void*> copies;
       for (int64_t at = 0; at + layer.n * layer.k <= kPool && copies.size() < 16; at += layer.n * layer.k) {
         copies.push_back(weights + at);
@@ -301,7 +274,7 @@ class KernelBench {
       offsets.push_back(blocks);
       blocks += (length + 127) / 128;
       tokens += length;
-      prefix.push_back(prefix.back() + (length + 15) / 16);
+      prefix.push_back(prefix.back() + baton::cuda::DecodeUnits(length));
     }
     std::vector<int32_t> table(blocks);
     std::iota(table.begin(), table.end(), 0);
@@ -402,157 +375,13 @@ class KernelBench {
   uint64_t seed_ = 0;
 };
 
-// ---- the whole engine ----
-
-// Llama-70B's shape; all weights are views of two small ranges of random bytes, which the device copies one by one.
-baton::Model MakeModel(int layers) {
-  baton::ModelParts parts;
-  parts.config = Check(baton::ShapePreset("llama-70b-fp8"));
-  parts.config.num_layers = layers;
-  const int64_t widest = int64_t{parts.config.intermediate_size} * parts.config.hidden_size;
-  const int64_t vocabulary = int64_t{parts.config.vocabulary} * parts.config.hidden_size;
-  constexpr int64_t kPattern = (8 << 20) + 64;
-  auto fp8 = std::make_shared<std::vector<uint8_t>>(widest);
-  auto bf16 = std::make_shared<std::vector<uint8_t>>(2 * vocabulary);
-  std::vector<uint8_t> pattern(2 * kPattern);
-  std::mt19937_64 random(1);
-  std::normal_distribution<float> normal;
-  for (uint8_t& code : pattern) code = __nv_cvt_float_to_fp8(100 * normal(random), __NV_SATFINITE, __NV_E4M3);
-  for (int64_t at = 0; at < widest; at += kPattern) {
-    std::memcpy(fp8->data() + at, pattern.data(), std::min(kPattern, widest - at));
-  }
-  for (int64_t i = 0; i < kPattern; ++i) {  // about ±0.01 with a few exponents
-    const uint16_t bits = static_cast<uint16_t>((random() & 0x807f) | (0x3b80 + (random() % 3) * 0x80));
-    std::memcpy(pattern.data() + 2 * i, &bits, 2);
-  }
-  for (int64_t at = 0; at < 2 * vocabulary; at += 2 * kPattern) {
-    std::memcpy(bf16->data() + at, pattern.data(), std::min(2 * kPattern, 2 * vocabulary - at));
-  }
-  auto scale = std::make_shared<std::vector<float>>(parts.config.intermediate_size, 1.0f / 100 / 128);
-  auto ones = std::make_shared<std::vector<float>>(parts.config.hidden_size, 1.0f);
-  parts.memory = {fp8, bf16, scale, ones};
-  for (const baton::WeightSpec& spec : baton::ExpectedWeights(parts.config)) {
-    baton::TensorView view;
-    view.shape = spec.shape;
-    const int64_t count = std::accumulate(spec.shape.begin(), spec.shape.end(), int64_t{1}, std::multiplies<>());
-    const bool quantized = spec.kind == baton::WeightKind::kLinear && spec.name != "lm_head.weight";
-    if (spec.kind == baton::WeightKind::kNorm) {
-      view.dtype = baton::DType::kF32;
-      view.data = reinterpret_cast<const uint8_t*>(ones->data());
-    } else {
-      view.dtype = quantized ? baton::DType::kF8E4M3 : baton::DType::kBF16;
-      view.data = quantized ? fp8->data() : bf16->data();
-    }
-    view.bytes = baton::DTypeRowBytes(view.dtype, count);
-    parts.tensors[spec.name] = view;
-    if (!quantized) continue;
-    parts.tensors[spec.name + "_scale"] = {.dtype = baton::DType::kF32,
-                                           .shape = {spec.shape[0]},
-                                           .data = reinterpret_cast<const uint8_t*>(scale->data()),
-                                           .bytes = spec.shape[0] * 4};
-  }
-  return Check(baton::Model::Create(std::move(parts), "llama-70b-fp8"));
-}
-
-class EngineBench {
- public:
-  EngineBench(Report& report, const baton::Model& model, int kv_tokens, bool own_gemm) : report_(report) {
-    const auto begin = Clock::now();
-    auto backend = Check(baton::CreateCudaBackend({.own_gemm = own_gemm}));
-    baton::EngineOptions options;
-    options.max_model_len = 32768;
-    options.max_batch_tokens = 8192;
-    options.kv_bytes = int64_t{model.config().num_layers} * 2048 * kv_tokens;
-    engine_ = Check(baton::CreateLlamaEngine(model, std::move(backend), options));
-    layers_ = model.config().num_layers;
-    const baton::KvMemory memory = engine_->kv_memory();
-    Check(baton::cuda::LaunchFillFp8(memory.base, memory.bytes, 77, 1.0f, nullptr));
-    Check(cudaDeviceSynchronize());
-    std::printf("engine of %d layers ready in %.1f s\n", layers_, Seconds(begin));
-    std::mt19937 random(1);
-    tokens_.resize(32768);
-    for (baton::TokenId& token : tokens_) token = static_cast<int32_t>(random() % engine_->info().vocabulary);
-  }
-
-  void Prefill(int count) {
-    Measure("prefill of " + std::to_string(count), 1, 0, count, count > 4096 ? 4 : 6, PrefillFloor(count));
-  }
-  void Decode(int sequences, int context) {
-    Measure("decode step, " + std::to_string(sequences) + " x " + std::to_string(context), sequences, context - 1, 1,
-            24, DecodeFloor(sequences, context));
-  }
-
- private:
-  double Weights() const { return layers_ * 855.64e6; }
-  double PrefillFloor(double tokens) const {
-    const double linear = 2 * Weights() * tokens / report_.card().fp8_petaflops / 1e9;
-    return linear + layers_ * 2.0 * tokens * tokens * 8192 / report_.card().fp16_teraflops / 1e6;
-  }
-  double DecodeFloor(double sequences, double context) const {
-    return (Weights() + 2.1e9 + sequences * context * layers_ * 2048) / report_.card().terabytes_per_second / 1e6;
-  }
-
-  void Measure(const std::string& name, int sequences, int start, int count, int repeats, double floor) {
-    baton::Batch batch;
-    std::vector<std::vector<baton::BlockId>> tables(sequences);
-    const int blocks = engine_->info().kv.BlocksFor(start + count);
-    if (sequences * blocks > engine_->info().num_blocks) {
-      std::printf("%s: no memory for its KV cache\n", name.c_str());
-      return;
-    }
-    baton::SamplingParams sampling;
-    sampling.temperature = 0.8f;
-    std::vector<baton::BlockId> order(engine_->info().num_blocks);
-    std::iota(order.begin(), order.end(), 0);
-    std::shuffle(order.begin(), order.end(), std::mt19937(3));
-    for (int s = 0; s < sequences; ++s) {
-      tables[s].assign(order.begin() + s * blocks, order.begin() + (s + 1) * blocks);
-      baton::BatchItem item;
-      item.tokens = std::span(tokens_).first(start + count);
-      item.prompt_length = start + count;
-      item.start = start;
-      item.count = count;
-      item.block_table = tables[s];
-      item.sample = true;
-      item.sampling = &sampling;
-      batch.items.push_back(item);
-    }
-    for (int i = 0; i < (count == 1 ? 3 : 1); ++i) Check(engine_->Run(batch, nullptr));
-    std::vector<double> times;
-    for (int i = 0; i < repeats; ++i) {
-      const auto begin = Clock::now();
-      Check(engine_->Run(batch, nullptr));
-      times.push_back(Seconds(begin) * 1e6);
-    }
-    std::sort(times.begin(), times.end());
-    report_.Add(name + ", " + std::to_string(layers_) + " layers", times[times.size() / 2], floor);
-  }
-
-  Report& report_;
-  std::unique_ptr<baton::Engine> engine_;
-  int layers_ = 0;
-  std::vector<baton::TokenId> tokens_;
-};
-
 }  // namespace
 
 int main(int argc, char** argv) {
-  bool kernels = false;
-  bool engine = false;
-  bool own_gemm = true;
-  int layers = 80;
   std::string json;
-  std::vector<int> decode = {1, 8, 32, 64}, prefill = {512, 3000, 8192};
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
-    const std::string value = argument.substr(argument.find('=') + 1);
-    if (argument == "kernels") kernels = true;
-    if (argument == "engine") engine = true;
-    if (argument == "cublas") own_gemm = false;
-    if (argument.starts_with("layers=")) layers = std::atoi(value.c_str());
-    if (argument.starts_with("decode=")) decode = Numbers(value);
-    if (argument.starts_with("prefill=")) prefill = Numbers(value);
-    if (argument.starts_with("json=")) json = value;
+    if (argument.starts_with("json=")) json = argument.substr(5);
   }
   const baton::CudaDeviceInfo device = Check(baton::SelectCudaDevice(0));
   Card card{.name = device.name, .multiprocessors = device.multiprocessors};
@@ -562,14 +391,7 @@ int main(int argc, char** argv) {
   }
   std::printf("%s, %lld MiB free\n", device.name.c_str(), static_cast<long long>(device.free_bytes >> 20));
   Report report(card);
-  if (kernels) KernelBench(report).Run();
-  if (engine) {
-    const baton::Model model = MakeModel(layers);
-    const int most = decode.empty() ? 1 : *std::max_element(decode.begin(), decode.end());
-    EngineBench bench(report, model, std::max(8320, most * 3200), own_gemm);
-    for (const int count : prefill) bench.Prefill(count);
-    for (const int sequences : decode) bench.Decode(sequences, 3075);
-  }
+  KernelBench(report).Run();
   if (!json.empty()) report.Save(json);
   return 0;
 }

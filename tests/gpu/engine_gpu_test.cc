@@ -14,14 +14,14 @@
 namespace baton {
 namespace {
 
-Model MakeModel(const std::string& preset, int32_t layers, int32_t vocabulary) {
+Model MakeModel(const std::string& preset, int32_t layers, int32_t vocabulary, bool as_recipes = false) {
   ModelParts parts;
   parts.config = *ShapePreset(preset);
   parts.config.num_layers = layers;
   parts.config.vocabulary = vocabulary;
   parts.config.bos = 0;
   parts.config.eos = {1};
-  EXPECT_TRUE(MakeDummyWeights(7, parts).ok());
+  EXPECT_TRUE(MakeDummyWeights(7, parts, as_recipes).ok());
   auto model = Model::Create(std::move(parts), preset);
   EXPECT_TRUE(model.ok()) << model.status();
   return *std::move(model);
@@ -227,6 +227,49 @@ TEST(EngineGpuTest, GraphsMatchPlainSteps) {
       }
       EXPECT_LT(worst, 0.12) << count << " rows, step " << step;
     }
+  }
+}
+
+// Weights that the device makes for itself are those that the host makes.
+TEST(EngineGpuTest, RecipesGiveTheSameModel) {
+  SampledToken last[2];
+  std::string fingerprint[2];
+  for (const bool as_recipes : {false, true}) {
+    const Model model = MakeModel("llama-8b-fp8", 2, 8192, as_recipes);
+    EXPECT_EQ(model.Find("model.layers.1.mlp.up_proj.weight")->data == nullptr, as_recipes);
+    auto engine = MakeEngine(model, true, DType::kF8E4M3);
+    fingerprint[as_recipes] = engine->info().fingerprint;
+    last[as_recipes] = Prefill(*engine, Sequence(*engine, RandomPrompt(*engine, 70, 8), 0), 1024);
+  }
+  EXPECT_EQ(fingerprint[0], fingerprint[1]);
+  EXPECT_EQ(last[0].token, last[1].token);
+  const Agreement agreement = Compare(last[0], last[1]);
+  EXPECT_EQ(agreement.shared, 20u);
+  EXPECT_LT(agreement.difference, 1e-3);
+}
+
+// A step's families add up to about the step, and profiling changes nothing.
+TEST(EngineGpuTest, ProfilesSayWhereTimeGoes) {
+  const Model model = MakeModel("llama-8b-fp8", 2, 8192);
+  auto engine = MakeEngine(model, true, DType::kF8E4M3);
+  for (const int32_t count : {1, 600}) {
+    const Sequence sequence(*engine, RandomPrompt(*engine, 600, 4), 0);
+    Prefill(*engine, sequence, 1024);
+    Batch batch;
+    batch.items.push_back(sequence.Item(600 - count, count, true));
+    const StepOutput plain = RunBatch(*engine, batch);
+    batch.profile = true;
+    const StepOutput profiled = RunBatch(*engine, batch);
+    ASSERT_EQ(profiled.items.size(), 1u);
+    EXPECT_EQ(plain.items[0].sampled.token, profiled.items[0].sampled.token);
+    double sum = 0;
+    for (const double part : profiled.profile) {
+      EXPECT_GT(part, 0);
+      sum += part;
+    }
+    EXPECT_LT(sum, static_cast<double>(profiled.duration_us));
+    EXPECT_GT(profiled.profile[static_cast<int>(KernelFamily::kGemm)], sum / 4);
+    for (const double part : plain.profile) EXPECT_EQ(part, 0);
   }
 }
 

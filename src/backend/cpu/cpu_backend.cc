@@ -12,6 +12,7 @@
 #include "backend/cpu/check_shape.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/multiplier.h"
+#include "backend/cpu/operation_timer.h"
 #include "backend/cpu/packed_weight.h"
 #include "backend/cpu/step_plan.h"
 #include "backend/cpu/thread_pool.h"
@@ -107,6 +108,7 @@ class CpuBackend : public Backend {
   std::vector<float> sines_;
   std::vector<float> head_input_;  // [rows][hidden]
   StepOutput output_;
+  StepProfile profile_{};
 };
 
 absl::StatusOr<std::unique_ptr<LinearWeight>> CpuBackend::PrepareLinear(std::span<const LinearSource> sources) {
@@ -183,12 +185,14 @@ absl::Status CpuBackend::BeginStep(const Batch& batch) {
   plan_.Build(batch, attention_.queries_together());
   attention_.BeginStep(batch, plan_);
   output_ = StepOutput();
+  profile_ = {};
   output_.items.resize(batch.items.size());
   ComputeAngles();
   return absl::OkStatus();
 }
 
 absl::Status CpuBackend::Embed(const LinearWeight& table) {
+  const OperationTimer timer(profile_, KernelFamily::kElementwise);
   const auto& weight = static_cast<const PackedWeight&>(table);
   Activation& residual = At(Slot::kResidual);
   if (weight.columns() != residual.width) return Internal("the embedding's width is not the model's hidden size");
@@ -200,6 +204,7 @@ absl::Status CpuBackend::Embed(const LinearWeight& table) {
 }
 
 absl::Status CpuBackend::Norm(const VectorWeight& weight, bool add_delta) {
+  const OperationTimer timer(profile_, KernelFamily::kElementwise);
   const float* values = static_cast<const CpuVector&>(weight).values.data();
   ForRows(tokens_, 4, [&](int64_t row, int) {
     kernels_.norm({At(Slot::kResidual).Row(row), add_delta ? At(Slot::kDelta).Row(row) : nullptr, values,
@@ -209,6 +214,7 @@ absl::Status CpuBackend::Norm(const VectorWeight& weight, bool add_delta) {
 }
 
 absl::Status CpuBackend::Linear(const LinearWeight& weight, Slot input, Slot output) {
+  const OperationTimer timer(profile_, KernelFamily::kGemm);
   const auto& packed = static_cast<const PackedWeight&>(weight);
   const Activation& x = At(input);
   const Activation& out = At(output);
@@ -247,11 +253,13 @@ void CpuBackend::AppendRow(int32_t layer, int64_t row) {
 }
 
 absl::Status CpuBackend::RotateAndAppend(int32_t layer) {
+  const OperationTimer timer(profile_, KernelFamily::kElementwise);
   ForRows(tokens_, 4, [&](int64_t row, int) { AppendRow(layer, row); });
   return absl::OkStatus();
 }
 
 absl::Status CpuBackend::Attention(int32_t layer) {
+  const OperationTimer timer(profile_, KernelFamily::kAttention);
   const Activation& q = At(Slot::kQkv);
   const Activation& out = At(Slot::kAttention);
   attention_.Run(layer, kv_memory_.data(), q.data, q.stride, out.data, out.stride);
@@ -259,6 +267,7 @@ absl::Status CpuBackend::Attention(int32_t layer) {
 }
 
 absl::Status CpuBackend::SwiGlu() {
+  const OperationTimer timer(profile_, KernelFamily::kElementwise);
   ForRows(tokens_, 1, [&](int64_t row, int) {
     const float* gate = At(Slot::kGateUp).Row(row);
     kernels_.swiglu(gate, gate + shape_.intermediate_size, shape_.intermediate_size, At(Slot::kActivated).Row(row));
@@ -299,6 +308,7 @@ absl::Status CpuBackend::ScoreRows(std::span<const StepPlan::ScoredRow> scored) 
 }
 
 absl::Status CpuBackend::Logits(const VectorWeight& norm, const LinearWeight& head) {
+  const OperationTimer timer(profile_, KernelFamily::kGemm);
   const auto& weight = static_cast<const PackedWeight&>(head);
   if (weight.columns() != shape_.hidden_size || weight.rows() != shape_.vocabulary) {
     return Internal("the head is ", weight.rows(), " × ", weight.columns(), ": expected ", shape_.vocabulary, " × ",
@@ -319,6 +329,7 @@ absl::Status CpuBackend::Logits(const VectorWeight& norm, const LinearWeight& he
 }
 
 absl::StatusOr<StepOutput> CpuBackend::EndStep() {
+  OperationTimer timer(profile_, KernelFamily::kSampling);
   std::vector<absl::Status> failures(plan_.sampled_rows.size());
   pool_.ParallelFor(static_cast<int64_t>(plan_.sampled_rows.size()), [&](int64_t i, int thread) {
     const BatchItem& item = batch_->items[plan_.sampled_rows[i].item];
@@ -337,6 +348,8 @@ absl::StatusOr<StepOutput> CpuBackend::EndStep() {
   });
   batch_ = nullptr;
   for (const absl::Status& failure : failures) BATON_RETURN_IF_ERROR(failure);
+  timer.Stop();
+  output_.profile = profile_;
   return std::move(output_);
 }
 

@@ -109,14 +109,15 @@ struct Heads {
 
 class AttentionTest : public testing::TestWithParam<Heads> {};
 
-void CheckDecode(const Heads& heads, const std::vector<int32_t>& lengths, Random& random) {
+// `processors`: how many CTAs share the work; 0: as many as the device has.
+void CheckDecode(const Heads& heads, const std::vector<int32_t>& lengths, Random& random, int processors = 0) {
   const int sequences = static_cast<int>(lengths.size());
   std::vector<int32_t> offsets, prefix = {0};
   int blocks = 0;
   for (int length : lengths) {
     offsets.push_back(blocks);
     blocks += (length + 127) / 128;
-    prefix.push_back(prefix.back() + (length + 15) / 16);
+    prefix.push_back(prefix.back() + DecodeUnits(length));
   }
   Cache cache(heads.kv_heads, heads.dim, heads.fp8, blocks, random);
   const auto table = ShuffledBlocks(blocks, random);
@@ -126,8 +127,7 @@ void CheckDecode(const Heads& heads, const std::vector<int32_t>& lengths, Random
   const DeviceArray<int32_t> device_table(table), device_offsets(offsets), device_lengths(lengths),
       device_prefix(prefix);
   DeviceArray<uint16_t> output(int64_t{sequences} * heads.heads * heads.dim);
-  int processors = 0;
-  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, 0);
+  if (processors == 0) cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, 0);
   DeviceArray<uint8_t> partial(DecodeAttentionPartialBytes(processors));
   DeviceArray<uint32_t> counters(std::vector<uint32_t>(sequences * heads.kv_heads, 0));
   for (int run = 0; run < 2; ++run) {  // the second finds the counters as the first left them
@@ -173,6 +173,11 @@ TEST_P(AttentionTest, DecodeOfOneShortSequence) {
   Random random(FreshSeed());
   CheckDecode(GetParam(), {5}, random);
   CheckDecode(GetParam(), {200, 0, 0, 0}, random);
+}
+// The ring is refilled many times; small enough for racecheck.
+TEST_P(AttentionTest, DecodeByOneCta) {
+  Random random(FreshSeed());
+  CheckDecode(GetParam(), {700, 90}, random, 1);
 }
 TEST_P(AttentionTest, DecodeOfRandomLengths) {
   Random random(FreshSeed());

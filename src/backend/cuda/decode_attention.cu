@@ -1,172 +1,17 @@
 // Decode attention over the paged KV cache: one query row a sequence (flash-decoding with an exact split).
 //
-// Work is a flat axis of 16-token units, [sequence][kv_head][unit]; CTA c takes the c-th equal share, whatever sequence
-// and head boundaries it crosses. A producer warp streams K and V, 128 tokens a stage, by bulk copies; eight consumer
-// warps take 16 tokens of a stage each. Keys are the A operand of m16n8k16, so that the up to eight query heads of a
-// KV head are its n; E4M3 and BF16 become FP16 in registers; sums are FP32. Parts of a (sequence, head) that several
-// CTAs computed meet in global memory, and the last to arrive adds them up in order.
+// Work is a flat axis, [sequence][kv_head][unit]: kPairUnits that stand for what beginning a (sequence, head) costs,
+// then its 16-token units. CTA c takes the c-th equal share, whatever sequence and head boundaries it crosses. A
+// producer warp streams K and V, 128 tokens a stage, by bulk copies; eight consumer warps take 16 tokens of a stage
+// each. Keys are the A operand of m16n8k16, so that the up to eight query heads of a KV head are its n; E4M3 and BF16
+// become FP16 in registers; sums are FP32. Parts of a (sequence, head) that several CTAs computed meet in global
+// memory, and the last to arrive adds them up in order.
+#include "backend/cuda/decode_tiles.cuh"
 #include "backend/cuda/device_math.cuh"
 #include "backend/cuda/kernels.h"
 
 namespace baton::cuda {
 namespace {
-
-constexpr int kWarps = 8;
-constexpr int kConsumers = kWarps * 32;
-constexpr int kStages = 3;
-constexpr int kUnit = 16;  // tokens
-constexpr int kGroup = 8;  // most query heads of one KV head
-constexpr float kMinusInfinity = -1e30f;
-constexpr float kLazyRescale = 8.f;  // rescale only when a maximum grew by more than 2^8
-
-template <bool kFp8, int kDim>
-struct Shape {
-  static constexpr int kRowBytes = kFp8 ? kDim : 2 * kDim;
-  static constexpr int kPlaneBytes = kBlockTokens * kRowBytes;
-  static constexpr int kStageBytes = 2 * kPlaneBytes;
-  static constexpr int kChunks = kRowBytes / 16;
-  static constexpr int kMmas = kDim / 16;    // both products take this many m16n8k16 for 16 tokens
-  static constexpr int kPartRow = kDim + 2;  // sums of one head, then maximum and sum of weights
-  static constexpr int kPart = kGroup * kPartRow;
-  static constexpr int kSharedBytes = kStages * kStageBytes + kWarps * kPart * 4 + 32 * kStages + 32;
-};
-
-// Walks the flat axis.
-struct Cursor {
-  const int32_t* prefix;
-  int sequences, kv_heads;
-  int sequence, head, unit, units;  // units: of this sequence
-
-  __device__ Cursor(const DecodeAttentionArgs& args, int start)
-      : prefix(args.unit_prefix), sequences(args.sequences), kv_heads(args.cache.kv_heads), sequence(0) {
-    while (sequence + 1 < sequences && prefix[sequence + 1] * kv_heads <= start) ++sequence;
-    units = prefix[sequence + 1] - prefix[sequence];
-    const int rest = start - prefix[sequence] * kv_heads;
-    head = units > 0 ? rest / units : 0;
-    unit = units > 0 ? rest - head * units : 0;
-  }
-  __device__ void Advance(int n) {
-    unit += n;
-    if (unit < units) return;
-    unit = 0;
-    if (++head < kv_heads) return;
-    head = 0;
-    do {
-      ++sequence;
-      units = sequence < sequences ? prefix[sequence + 1] - prefix[sequence] : 0;
-    } while (sequence < sequences && units == 0);
-  }
-};
-
-__device__ __forceinline__ void Mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-__device__ __forceinline__ uint32_t TransposeMatrix(uint32_t rows) {
-  uint32_t columns;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(columns) : "r"(rows));
-  return columns;
-}
-
-// The dimensions that lane column c holds of the query and of each key, in the order in which the products take them:
-// kDim / 4 consecutive ones. Any order serves as long as both agree.
-template <bool kFp8, int kDim>
-__device__ __forceinline__ void LoadQuery(const __half* query, bool exists, int c, uint32_t (&b)[kDim / 16][2]) {
-#pragma unroll
-  for (int i = 0; i < kDim / 32; ++i) {
-    uint4 v = make_uint4(0, 0, 0, 0);
-    if (exists) v = __ldcg(reinterpret_cast<const uint4*>(query + c * (kDim / 4) + i * 8));
-    b[2 * i][0] = v.x;
-    b[2 * i][1] = v.y;
-    b[2 * i + 1][0] = v.z;
-    b[2 * i + 1][1] = v.w;
-  }
-}
-
-// scores of 16 tokens (rows g and g + 8 of the tile) against the 8 heads
-template <bool kFp8, int kDim>
-__device__ __forceinline__ void KeyProduct(const uint8_t* tile, int g, int c, const uint32_t (&query)[kDim / 16][2],
-                                           float (&scores)[4]) {
-  using S = Shape<kFp8, kDim>;
-  const uint8_t* row0 = tile + g * S::kRowBytes;
-  const uint8_t* row1 = row0 + 8 * S::kRowBytes;
-  constexpr int kChunksEach = S::kChunks / 4;
-#pragma unroll
-  for (int h = 0; h < kChunksEach; ++h) {
-    const int at = SwizzleChunk(c * kChunksEach + h, g, S::kChunks) * 16;  // g + 8 has the same swizzle
-    const uint4 k0 = *reinterpret_cast<const uint4*>(row0 + at);
-    const uint4 k1 = *reinterpret_cast<const uint4*>(row1 + at);
-    const uint32_t w0[4] = {k0.x, k0.y, k0.z, k0.w};
-    const uint32_t w1[4] = {k1.x, k1.y, k1.z, k1.w};
-    if constexpr (kFp8) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        uint32_t a[4];
-        Fp8ToHalf(w0[i], a[0], a[2]);
-        Fp8ToHalf(w1[i], a[1], a[3]);
-        Mma(scores, a, query[h * 4 + i][0], query[h * 4 + i][1]);
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const uint32_t a[4] = {Bf16ToHalf(w0[2 * i]), Bf16ToHalf(w1[2 * i]), Bf16ToHalf(w0[2 * i + 1]),
-                               Bf16ToHalf(w1[2 * i + 1])};
-        Mma(scores, a, query[h * 2 + i][0], query[h * 2 + i][1]);
-      }
-    }
-  }
-}
-
-// Adds 16 tokens' values, weighted. Lane row g holds dimensions g × kDim / 8 …; product m covers two of them.
-// `valid`: tokens of the tile from which on nothing counts (stale bytes could be NaN).
-template <bool kFp8, int kDim>
-__device__ __forceinline__ void ValueProduct(const uint8_t* tile, int g, int c, int valid, uint32_t b0, uint32_t b1,
-                                             float (&sums)[kDim / 16][4]) {
-  using S = Shape<kFp8, kDim>;
-  constexpr int kBytes = S::kRowBytes / 8;  // of this lane row's dimensions: 8, 16 or 32
-  constexpr int kWords = kBytes / 4;
-  uint32_t w[4][kWords];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int token = 2 * c + (i & 1) + (i >> 1) * 8;
-    const uint8_t* row = tile + token * S::kRowBytes;
-    if constexpr (kBytes == 8) {
-      const uint2 v = *reinterpret_cast<const uint2*>(row + SwizzleChunk(g >> 1, token, S::kChunks) * 16 + (g & 1) * 8);
-      w[i][0] = v.x;
-      w[i][1] = v.y;
-    } else {
-#pragma unroll
-      for (int j = 0; j < kBytes / 16; ++j) {
-        const uint4 v =
-            *reinterpret_cast<const uint4*>(row + SwizzleChunk(g * (kBytes / 16) + j, token, S::kChunks) * 16);
-        w[i][4 * j] = v.x;
-        w[i][4 * j + 1] = v.y;
-        w[i][4 * j + 2] = v.z;
-        w[i][4 * j + 3] = v.w;
-      }
-    }
-    if (token >= valid) {
-#pragma unroll
-      for (int j = 0; j < kWords; ++j) w[i][j] = 0;
-    }
-  }
-#pragma unroll
-  for (int m = 0; m < S::kMmas; ++m) {
-    uint32_t a[4];
-    if constexpr (kFp8) {  // bytes 2m and 2m + 1 of each token
-      const uint32_t pick = m & 1 ? 0x7362 : 0x5140;
-      Fp8ToHalf(__byte_perm(w[0][m / 2], w[1][m / 2], pick), a[0], a[1]);
-      Fp8ToHalf(__byte_perm(w[2][m / 2], w[3][m / 2], pick), a[2], a[3]);
-    } else {
-      a[0] = Bf16ToHalf(__byte_perm(w[0][m], w[1][m], 0x5410));
-      a[1] = Bf16ToHalf(__byte_perm(w[0][m], w[1][m], 0x7632));
-      a[2] = Bf16ToHalf(__byte_perm(w[2][m], w[3][m], 0x5410));
-      a[3] = Bf16ToHalf(__byte_perm(w[2][m], w[3][m], 0x7632));
-    }
-    Mma(sums[m], a, b0, b1);
-  }
-}
 
 template <bool kFp8, int kDim>
 __global__ void __launch_bounds__(kConsumers + 32, 1) decode_attention_kernel(const DecodeAttentionArgs args) {
@@ -184,7 +29,7 @@ __global__ void __launch_bounds__(kConsumers + 32, 1) decode_attention_kernel(co
   if (tid == 0) {
     for (int i = 0; i < 2 * kStages; ++i) {
       BarrierInit(full + 8 * i, 1);
-      BarrierInit(empty + 8 * i, kWarps);
+      BarrierInit(empty + 8 * i, kWarps * kWarpArrivals);
     }
     BarrierInitFence();
   }
@@ -207,9 +52,9 @@ __global__ void __launch_bounds__(kConsumers + 32, 1) decode_attention_kernel(co
     bool waited = false;
     int stage = 0;
     uint32_t round = 0;
-    for (int x = begin; x < end;) {
+    while (at.x < end) {
       const int inside = at.unit & 7;
-      const int n = min(min(8 - inside, at.units - at.unit), end - x);
+      const int n = min(min(8 - inside, at.TokenUnits() - at.unit), end - at.x);
       if (!waited && ((at.unit + n) * kUnit >= args.length[at.sequence] || round > 0)) {
         WaitForPredecessor();  // it writes the newest token
         waited = true;
@@ -230,7 +75,6 @@ __global__ void __launch_bounds__(kConsumers + 32, 1) decode_attention_kernel(co
         stage = 0;
         ++round;
       }
-      x += n;
       at.Advance(n);
     }
     if (!waited) WaitForPredecessor();
@@ -244,14 +88,14 @@ __global__ void __launch_bounds__(kConsumers + 32, 1) decode_attention_kernel(co
   const int group = args.heads / kv_heads;
   int stage = 0;
   int phase = 0;
-  for (int x = begin; x < end;) {
+  while (at.x < end) {
     // One segment: the units of one (sequence, head) that are ours.
     const int sequence = at.sequence;
     const int head = at.head;
-    const int units = at.units;
-    const int segment_end = min(end, x + units - at.unit);
-    const bool whole = at.unit == 0 && segment_end - x == units;
-    const int pair_begin = args.unit_prefix[sequence] * kv_heads + head * units;
+    const int units = at.TokenUnits();
+    const int pair_begin = at.PairBegin() + kPairUnits;  // of its tokens
+    const int segment_end = min(end, pair_begin + units);
+    const bool whole = at.unit == 0 && segment_end == pair_begin + units;
     const int length = args.length[sequence];
     uint32_t query[kDim / 16][2];
     LoadQuery<kFp8, kDim>(args.query + static_cast<int64_t>(sequence) * args.query_stride + (head * group + g) * kDim,
@@ -263,16 +107,15 @@ __global__ void __launch_bounds__(kConsumers + 32, 1) decode_attention_kernel(co
     float max1 = kMinusInfinity;
     float weight0 = 0.f;
     float weight1 = 0.f;
-    while (x < segment_end) {
-      const int n = min(8 - (at.unit & 7), segment_end - x);  // units in this stage
+    while (at.sequence == sequence && at.head == head && at.x < segment_end) {
+      const int n = min(8 - (at.unit & 7), segment_end - at.x);  // units in this stage
       const bool active = warp < n;
       const int first = (at.unit + warp) * kUnit;  // position of this warp's first token
       const uint8_t* const keys = shared + stage * S::kStageBytes + warp * kUnit * S::kRowBytes;
       BarrierWait(full + 16 * stage, phase);
       float s[4] = {0.f, 0.f, 0.f, 0.f};
       if (active) KeyProduct<kFp8, kDim>(keys, g, c, query, s);
-      __syncwarp();
-      if (lane == 0) BarrierArrive(empty + 16 * stage);
+      WarpArrive(empty + 16 * stage);
       uint32_t b0 = 0;
       uint32_t b1 = 0;
       if (active) {
@@ -311,13 +154,11 @@ __global__ void __launch_bounds__(kConsumers + 32, 1) decode_attention_kernel(co
       }
       BarrierWait(full + 16 * stage + 8, phase);
       if (active) ValueProduct<kFp8, kDim>(keys + S::kPlaneBytes, g, c, length - first, b0, b1, sums);
-      __syncwarp();
-      if (lane == 0) BarrierArrive(empty + 16 * stage + 8);
+      WarpArrive(empty + 16 * stage + 8);
       if (++stage == kStages) {
         stage = 0;
         phase ^= 1;
       }
-      x += n;
       at.Advance(n);
     }
 

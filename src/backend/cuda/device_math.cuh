@@ -54,6 +54,17 @@ __device__ __forceinline__ void BarrierExpect(uint32_t barrier, uint32_t bytes) 
 __device__ __forceinline__ void BarrierArrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
+// One arrival for a warp whose lanes are all done; a barrier counts kWarpArrivals for it. racecheck does not see that
+// __syncwarp puts the other lanes' reads before one lane's arrival, so in its build every lane arrives.
+#if BATON_RACECHECK
+inline constexpr int kWarpArrivals = 32;
+#else
+inline constexpr int kWarpArrivals = 1;
+#endif
+__device__ __forceinline__ void WarpArrive(uint32_t barrier) {
+  __syncwarp();
+  if (kWarpArrivals == 32 || (threadIdx.x & 31) == 0) BarrierArrive(barrier);
+}
 __device__ __forceinline__ void BarrierWait(uint32_t barrier, uint32_t parity) {
   uint32_t done;
   do {
@@ -102,6 +113,12 @@ __device__ __forceinline__ uint32_t PackBf16(float low, float high) {
 __device__ __forceinline__ float2 UnpackBf16(uint32_t pair) {
   return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&pair));
 }
+// An 8 × 8 matrix of 16-bit elements that a warp holds, rows for columns.
+__device__ __forceinline__ uint32_t TransposeMatrix(uint32_t rows) {
+  uint32_t columns;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(columns) : "r"(rows));
+  return columns;
+}
 // Two floats to two E4M3 bytes, saturating (an overflow would be NaN).
 __device__ __forceinline__ uint32_t PackFp8(float low, float high) {
   return __nv_cvt_float2_to_fp8x2(make_float2(low, high), __NV_SATFINITE, __NV_E4M3);
@@ -124,6 +141,11 @@ __device__ __forceinline__ uint4 LoadStreaming(const void* pointer) {  // cohere
                : "l"(pointer)
                : "memory");
   return value;
+}
+
+// A hint: the line will be needed. Never a read, so it may come before what writes the line has ended.
+__device__ __forceinline__ void PrefetchL2(const void* pointer) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(pointer));
 }
 
 // ---- the KV cache ----

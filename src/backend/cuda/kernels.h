@@ -14,6 +14,8 @@
 
 #include <cstdint>
 
+#include "core/tensor_recipe.h"
+
 namespace baton::cuda {
 
 inline constexpr int kBlockTokens = 128;  // tokens of a KV block
@@ -103,10 +105,19 @@ cudaError_t LaunchRotaryTable(float2* table, const float* inverse_frequencies, i
                               cudaStream_t stream);
 // Converts [n] FP32 or FP16 to BF16.
 cudaError_t LaunchToBf16(const void* input, bool fp32, __nv_bfloat16* output, int64_t n, cudaStream_t stream);
-// Dummy weights: element i of a tensor is a function of (seed, i), about normal with the given deviation.
+// The first n elements of a tensor by its recipe; `table` is the recipe's, in device memory. `output` is aligned to 16
+// bytes.
+cudaError_t LaunchMakeElements(const TensorRecipe& recipe, const void* table, void* output, int64_t n,
+                               cudaStream_t stream);
+// Random contents: element i is a function of (seed, i), about normal with the given deviation.
 cudaError_t LaunchFillBf16(__nv_bfloat16* output, int64_t n, uint64_t seed, float deviation, cudaStream_t stream);
 cudaError_t LaunchFillFp8(uint8_t* output, int64_t n, uint64_t seed, float deviation, cudaStream_t stream);
 cudaError_t LaunchFillFloat(float* output, int64_t n, uint64_t seed, float low, float high, cudaStream_t stream);
+
+// Reads memory once and does nothing with it (whole pieces of 64 KB): the bandwidth that everything else is held
+// against. Multiprocessors take pieces as they can, by the count in `taken`, which is zero before.
+cudaError_t LaunchReadMemory(const void* memory, int64_t bytes, uint32_t* taken, int32_t multiprocessors,
+                             cudaStream_t stream);
 
 // ---- products of few rows ----
 // output[m][n] = input[m][k] × weight[n][k]ᵀ, E4M3 with unit scales, BF16 out. The input has memory for 8 rows when m
@@ -124,13 +135,16 @@ cudaError_t LaunchSmallGemm(const SmallGemmArgs& args, cudaStream_t stream);
 // ---- attention ----
 // One query row for each sequence, over the paged cache. Work is cut into equal shares of a flat (sequence, head, 16
 // tokens) axis, one share a CTA; the last CTA of a (sequence, head) adds the parts up.
+// Beginning one costs as much time as kDecodePairUnits × 16 tokens.
+inline constexpr int kDecodePairUnits = 28;
+constexpr int32_t DecodeUnits(int32_t length) { return length == 0 ? 0 : kDecodePairUnits + (length + 15) / 16; }
 struct DecodeAttentionArgs {
   const __half* query;          // row s at query + s × query_stride: [heads × head_dim], scaled
   KvCacheView cache;            // E4M3 or BF16, head_dim 64 or 128
   const int32_t* block_table;   // the tables of all sequences, one after another
   const int32_t* table_offset;  // [sequences]: where each one's begins
   const int32_t* length;        // [sequences] tokens; 0: a row of padding
-  const int32_t* unit_prefix;   // [sequences + 1]: running sum of ceil(length / 16)
+  const int32_t* unit_prefix;   // [sequences + 1]: running sum of DecodeUnits(length)
   __nv_bfloat16* output;        // [sequences][heads × head_dim]; rows of padding are left alone
   float* partial;               // DecodeAttentionWorkspace bytes, with the counters after it
   uint32_t* counters;           // [sequences × kv_heads], zero before and after
@@ -165,17 +179,17 @@ struct PrefillAttentionArgs {
 cudaError_t LaunchPrefillAttention(const PrefillAttentionArgs& args, cudaStream_t stream);
 
 // ---- sampling ----
-// The rules of backend/sampler.h, a CTA a row. Weights are fixed-point numbers, so sums do not depend on their order; a
-// token can differ from the CPU's only where a draw or a top-p mass falls within rounding of a boundary, or among equal
-// weights at the edge of top-p, which stay here.
+// The rules of backend/sampler.h, eight CTAs a row. Weights are fixed-point numbers, so sums do not depend on their
+// order; a token can differ from the CPU's only where a draw or a top-p mass falls within rounding of a boundary, or
+// among equal weights at the edge of top-p, which stay here.
 inline constexpr int kMaxTopLogprobs = 20;
+inline constexpr int32_t kMostVocabulary = 400000;  // what the shared memory of eight CTAs holds
 
 struct LogitChange {  // in this order
   int32_t token;
   float bias;        // added; minus infinity masks
   float repetition;  // divides what is positive, multiplies the rest; 1: none
   float penalty;     // subtracted
-  float raw;         // receives the logit before
 };
 struct SampleRow {
   uint64_t seed, choice, position;  // key of the draw (core/random.h)
@@ -197,10 +211,10 @@ struct SampleResult {
   float top_logprobs[kMaxTopLogprobs];
 };
 struct SampleArgs {
-  float* logits;  // [rows][vocabulary]; changed where a row has changes
+  const float* logits;  // [rows][vocabulary]
   const SampleRow* rows;
-  LogitChange* changes;   // tokens are unique within a row
-  SampleResult* results;  // [count], may be pinned host memory
+  const LogitChange* changes;  // tokens are unique within a row
+  SampleResult* results;       // [count], may be pinned host memory
   int32_t count, vocabulary;
 };
 cudaError_t LaunchSample(const SampleArgs& args, cudaStream_t stream);

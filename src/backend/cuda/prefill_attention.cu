@@ -289,7 +289,7 @@ __device__ __forceinline__ void Consume(const PrefillAttentionArgs& args, const 
     WarpgroupCommit();
     WarpgroupWait<0>();
     PinRegisters(s);
-    if (lane == 0) BarrierArrive(at.key_empty + 8 * (n % kStages));
+    WarpArrive(at.key_empty + 8 * (n % kStages));
     MaskFuture(0, first, position, s);
     softmax.Update(s, factor);
     PackWeights(s, weights);
@@ -308,12 +308,12 @@ __device__ __forceinline__ void Consume(const PrefillAttentionArgs& args, const 
       WarpgroupCommit();
       WarpgroupWait<1>();
       PinRegisters(s);
-      if (lane == 0) BarrierArrive(at.key_empty + 8 * stage);
+      WarpArrive(at.key_empty + 8 * stage);
       MaskFuture(j, first, position, s);
       softmax.Update(s, factor);
       WarpgroupWait<0>();
       PinRegisters(sums);
-      if (lane == 0) BarrierArrive(at.value_empty + 8 * before);
+      WarpArrive(at.value_empty + 8 * before);
 #pragma unroll
       for (int i = 0; i < kDim / 8; ++i) {
         sums[4 * i] *= factor[0];
@@ -331,7 +331,7 @@ __device__ __forceinline__ void Consume(const PrefillAttentionArgs& args, const 
     WarpgroupCommit();
     WarpgroupWait<0>();
     PinRegisters(sums);
-    if (lane == 0) BarrierArrive(at.value_empty + 8 * last);
+    WarpArrive(at.value_empty + 8 * last);
     ++n;
     // Every warp of the group has read its queries; the next ones may have arrived meanwhile.
     FinishQueries(group);
@@ -353,7 +353,7 @@ __global__ void __launch_bounds__(kThreads, 1) prefill_attention_kernel(const Pr
   const int tid = threadIdx.x;
   if (tid == 0) {
     for (int i = 0; i < 4 * kStages; ++i)
-      BarrierInit(at.key_full + 8 * i, (i / kStages) % 2 == 0 ? 1 : kConsumers / 32);
+      BarrierInit(at.key_full + 8 * i, (i / kStages) % 2 == 0 ? 1 : kConsumers / 32 * kWarpArrivals);
     BarrierInitFence();
   }
   __syncthreads();

@@ -32,12 +32,6 @@ __device__ __forceinline__ void TensorLoad(uint32_t shared, const CUtensorMap& m
       "l"(&map), "r"(k), "r"(row), "r"(barrier)
       : "memory");
 }
-__device__ __forceinline__ uint32_t TransposeMatrix(uint32_t rows) {
-  uint32_t columns;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(columns) : "r"(rows));
-  return columns;
-}
-
 struct Product {
   __nv_bfloat16* output;
   int n, k, m, group_rows;
@@ -92,9 +86,9 @@ __global__ void __launch_bounds__(kConsumers + 32, 1)
   if (tid == kConsumers) {
     for (int i = 0; i < kMostStages; ++i) {
       BarrierInit(weight_full + 8 * i, 1);
-      BarrierInit(weight_empty + 8 * i, kConsumers / 32);
+      BarrierInit(weight_empty + 8 * i, kConsumers / 32 * kWarpArrivals);
       BarrierInit(input_full + 8 * i, 1);
-      BarrierInit(input_empty + 8 * i, kConsumers / 32);
+      BarrierInit(input_empty + 8 * i, kConsumers / 32 * kWarpArrivals);
     }
     BarrierInitFence();
   }
@@ -183,10 +177,8 @@ __global__ void __launch_bounds__(kConsumers + 32, 1)
 #pragma unroll
         for (int i = 0; i < kTokens / 2; ++i) sums[block][i] = (step > 0 ? sums[block][i] : 0.f) + part[block][i];
       }
-      if (lane == 0) {
-        BarrierArrive(weight_empty + 8 * weight_ring.stage);
-        BarrierArrive(input_empty + 8 * input_ring.stage);
-      }
+      WarpArrive(weight_empty + 8 * weight_ring.stage);
+      WarpArrive(input_empty + 8 * input_ring.stage);
       weight_ring.Advance();
       input_ring.Advance();
     }

@@ -20,7 +20,7 @@ void AddDecode(const BatchItem& item, StepPlan& plan) {
   const int32_t length = item.start + 1;
   plan.length.push_back(length);
   plan.table_offset.push_back(static_cast<int32_t>(plan.block_table.size()));
-  plan.unit_prefix.push_back(plan.unit_prefix.back() + (length + 15) / 16);
+  plan.unit_prefix.push_back(plan.unit_prefix.back() + DecodeUnits(length));
   const int32_t blocks = (length + kBlockTokens - 1) / kBlockTokens;
   plan.block_table.insert(plan.block_table.end(), item.block_table.begin(), item.block_table.begin() + blocks);
   ++plan.decode_rows;
@@ -58,7 +58,7 @@ void AddChanges(const BatchItem& item, std::span<const TokenId> end_tokens, int3
   std::unordered_map<TokenId, LogitChange> changes;
   auto change_of = [&](TokenId token) -> LogitChange* {
     if (token < 0 || token >= vocabulary) return nullptr;
-    return &changes.try_emplace(token, LogitChange{token, 0.0f, 1.0f, 0.0f, 0.0f}).first->second;
+    return &changes.try_emplace(token, LogitChange{token, 0.0f, 1.0f, 0.0f}).first->second;
   };
   for (const auto& [token, bias] : params.logit_bias) {
     if (LogitChange* change = change_of(token)) change->bias += bias;

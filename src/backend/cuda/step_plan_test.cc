@@ -42,7 +42,7 @@ TEST_F(StepPlanTest, DecodeRowsComeFirstAndSamplesKeepTheOrderOfItems) {
   EXPECT_EQ(plan.rows[0].position, 300);
   EXPECT_EQ(plan.rows[0].block, 9);  // position 300 lies in the third block
   EXPECT_EQ(plan.length, std::vector<int32_t>{301});
-  EXPECT_EQ(plan.unit_prefix, (std::vector<int32_t>{0, 19}));
+  EXPECT_EQ(plan.unit_prefix, (std::vector<int32_t>{0, DecodeUnits(300)}));
   EXPECT_EQ(plan.block_table, (std::vector<int32_t>{7, 8, 9}));
   EXPECT_EQ(plan.sample_rows, (std::vector<int32_t>{200, 0, 205}));
 }
@@ -110,7 +110,8 @@ TEST_F(StepPlanTest, PaddingRowsAreInert) {
   EXPECT_EQ(plan.decode_rows, 4);
   EXPECT_EQ(plan.rows[3].position, -1);
   EXPECT_EQ(plan.length, (std::vector<int32_t>{301, 0, 0, 0}));
-  EXPECT_EQ(plan.unit_prefix, (std::vector<int32_t>{0, 19, 19, 19, 19}));
+  EXPECT_EQ(plan.unit_prefix,
+            (std::vector<int32_t>{0, DecodeUnits(300), DecodeUnits(300), DecodeUnits(300), DecodeUnits(300)}));
   EXPECT_EQ(plan.samples.size(), 4u);
 }
 

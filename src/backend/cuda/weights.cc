@@ -148,6 +148,16 @@ absl::Status Uploader::Copy(void* device, const void* host, int64_t bytes) {
   return absl::OkStatus();
 }
 
+absl::Status Uploader::Make(void* device, const TensorRecipe& recipe, int64_t elements) {
+  const auto [table, added] = tables_.try_emplace(recipe.table);
+  if (added) {
+    BATON_ASSIGN_OR_RETURN(table->second, CudaMemory::Allocate(Kind::kDevice, recipe.table_bytes(), "dummy weights"));
+    BATON_RETURN_IF_ERROR(Copy(table->second.data(), recipe.table, recipe.table_bytes()));
+  }
+  return CudaStatus(LaunchMakeElements(recipe, table->second.data(), device, elements, stream_),
+                    "making dummy weights");
+}
+
 absl::Status Uploader::Finish() { return CudaStatus(cudaStreamSynchronize(stream_), "loading weights"); }
 
 // Static activation scales (input_scale) are not needed: activations always get one scale a token, which is finer.
@@ -174,7 +184,13 @@ absl::StatusOr<std::unique_ptr<CudaLinear>> UploadLinear(std::span<const LinearS
   for (const LinearSource& source : sources) {
     const TensorView& weight = source.weight;
     uint8_t* const to = linear->data.data() + row * shape.k * element;
-    if (weight.dtype == DType::kF8E4M3 || weight.dtype == DType::kBF16) {
+    if (weight.recipe != nullptr) {
+      if (weight.dtype != DType::kF8E4M3 && weight.dtype != DType::kBF16) {
+        return Unimplemented("the CUDA backend makes dummy weights of F8_E4M3 and BF16, found ",
+                             TraitsOf(weight.dtype).name);
+      }
+      BATON_RETURN_IF_ERROR(uploader.Make(to, *weight.recipe, weight.rows() * shape.k));
+    } else if (weight.dtype == DType::kF8E4M3 || weight.dtype == DType::kBF16) {
       BATON_RETURN_IF_ERROR(uploader.Copy(to, weight.data, weight.rows() * shape.k * element));
     } else {
       BATON_RETURN_IF_ERROR(UploadAsBf16(weight, reinterpret_cast<__nv_bfloat16*>(to), uploader));

@@ -4,6 +4,7 @@
 // its name; InvalidArgument for shapes that do not fit together; ResourceExhausted.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <span>
 
@@ -31,11 +32,13 @@ struct CudaVector : VectorWeight {
   int32_t width = 0;
 };
 
-// Copies host memory (of any kind) to the device through two pinned buffers, so that reading and copying overlap.
+// Copies host memory (of any kind) to the device through two pinned buffers, so that reading and copying overlap; or
+// makes on the device what has a recipe.
 class Uploader {
  public:
   static absl::StatusOr<Uploader> Create(cudaStream_t stream);
   absl::Status Copy(void* device, const void* host, int64_t bytes);
+  absl::Status Make(void* device, const TensorRecipe& recipe, int64_t elements);
   absl::Status Finish();
   cudaStream_t stream() const { return stream_; }
 
@@ -45,6 +48,7 @@ class Uploader {
   CudaMemory buffers_[2];
   CudaEvent free_[2];
   int next_ = 0;
+  std::map<const uint8_t*, CudaMemory> tables_;  // of recipes, by their host address
 };
 
 absl::StatusOr<std::unique_ptr<CudaLinear>> UploadLinear(std::span<const LinearSource> sources, Uploader& uploader);

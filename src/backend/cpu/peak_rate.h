@@ -1,0 +1,18 @@
+// Loops that do nothing but multiply and add, from registers: how fast a core can at best.
+#pragma once
+
+#include <cstdint>
+
+namespace baton::cpu {
+
+struct PeakRate {
+  int64_t (*run)();  // some hundred thousand operations; returns how many (a multiplication and an addition are two)
+};
+
+PeakRate Int8RatePlain();
+PeakRate FloatRatePlain();
+// Only to be called where the machine has AVX2 and FMA.
+PeakRate Int8RateAvx2();  // vpmaddubsw, vpmaddwd, vpaddd
+PeakRate FloatRateAvx2();
+
+}  // namespace baton::cpu

@@ -1,0 +1,71 @@
+// The step loop of one process: an engine, its block pool, and the workers who take turns on them.
+//
+//   StepLoop loop(engine);
+//   BATON_ASSIGN_OR_RETURN(auto prefill, Worker::Create(network, loop, transport, …));   // one or more
+//   BATON_ASSIGN_OR_RETURN(auto decode, Worker::Create(network, loop, transport, …));
+//   absl::Status status = loop.Run();
+//
+// Usually there is one worker. Several share weights, pool and prefix cache; each has a scheduler, streams and sessions
+// of its own. In a round each has one turn: messages, then one step. So one thread owns all that they share, and steps
+// run one after another: a prefill worker's chunk delays the decode worker's next step by its length, as a chunk of its
+// own in a step of its own would. Messages between workers of one loop do not pass through a socket, and a hand-off
+// between them moves references to blocks and no bytes (docs/handoff.md).
+//
+// Threading: Run on the thread that owns the engine; Stop from any thread; Join and Leave while Run does not run.
+// Ownership: the engine must outlive it; it must outlive its workers.
+// Errors: the engine's Internal ends Run, for all workers: the process should end.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/engine.h"
+#include "kv/block_pool.h"
+#include "rpc/envelope.h"
+#include "worker/inbox.h"
+
+namespace baton {
+
+class Worker;
+
+class StepLoop {
+ public:
+  // `cache_event_capacity`: changes of the prefix cache that are kept for routers; beyond, they get it whole.
+  explicit StepLoop(Engine& engine, int32_t cache_event_capacity = 65536);
+  ~StepLoop();
+
+  Engine& engine() { return engine_; }
+  BlockPool& pool() { return pool_; }
+  Inbox& inbox() { return inbox_; }
+
+  void Join(Worker& worker);
+  void Leave(Worker& worker);
+  // How its workers connect: to one another within the process, to others over the network.
+  std::unique_ptr<Connector> MakeConnector(Network& network);
+
+  // Tells the routers of all workers what has changed in the prefix cache.
+  void PublishCacheChanges();
+  // Something moves: nobody who waits for a turn is stuck.
+  void NoteProgress();
+
+  // Serves until Stop, or until the engine is broken.
+  absl::Status Run();
+  void Stop();
+
+ private:
+  class LoopConnector;
+
+  // Blocks must add up when nobody has work.
+  void CheckWhenIdle();
+  absl::Status CheckBlocks() const;
+
+  Engine& engine_;
+  BlockPool pool_;
+  Inbox inbox_;
+  std::vector<Worker*> workers_;
+  std::atomic<bool> stopping_ = false;
+};
+
+}  // namespace baton
