@@ -102,7 +102,8 @@ absl::StatusOr<double> MeasurePrefill(Engine& engine) {
 absl::StatusOr<StepTimeTable> MeasureSteps(Engine& engine, const SchedulerOptions& scheduler) {
   const EngineInfo& info = engine.info();
   const bool jumps = info.backend == "cuda";
-  const int32_t chunk = std::min(scheduler.prefill_chunk_tokens, info.max_batch_tokens);
+  const int32_t chunk = std::min({scheduler.prefill_chunk_tokens, info.max_batch_tokens, info.max_model_len,
+                                  info.num_blocks * info.kv.block_size});
   StepTimePlan plan{.decode_rows = std::min({scheduler.max_sequences, info.num_blocks / 2, jumps ? 64 : 8})};
   std::vector<int32_t> tokens{1, std::max(1, chunk / 8), std::max(1, chunk / 2), chunk};
   for (int32_t tile = 128; jumps && tile <= std::min(chunk, 1024); tile += 128) {
@@ -114,15 +115,17 @@ absl::StatusOr<StepTimeTable> MeasureSteps(Engine& engine, const SchedulerOption
   plan.tokens = std::move(tokens);
   StepMeter meter(engine);
   plan.context = std::min(kCalibrationContext, meter.RoomForContext(plan.decode_rows, chunk));
-  return MeasureStepTimes(plan, [&](const StepShape& shape) -> absl::StatusOr<double> {
-    double best_us = INFINITY;
-    // Of a GPU the first step of a shape also chooses kernels.
-    for (int repetition = 0; repetition < (jumps ? 2 : 1); ++repetition) {
-      BATON_ASSIGN_OR_RETURN(const double us, meter.Measure(shape));
-      best_us = std::min(best_us, us);
-    }
-    return best_us;
-  });
+  BATON_ASSIGN_OR_RETURN(StepTimeTable times,
+                         MeasureStepTimes(plan, [&](const StepShape& shape) -> absl::StatusOr<double> {
+                           BATON_ASSIGN_OR_RETURN(const double first_us, meter.Measure(shape));
+                           // A machine may be busy for a moment; a GPU's first step of a shape also chooses kernels.
+                           BATON_ASSIGN_OR_RETURN(const double second_us, meter.Measure(shape));
+                           return std::min(first_us, second_us);
+                         }));
+  for (size_t i = times.products.size() - 1; !jumps && i > 0; --i) {  // fewer tokens take no longer there
+    times.products[i - 1].us = std::min(times.products[i - 1].us, times.products[i].us);
+  }
+  return times;
 }
 
 // Sequences of one step: as asked for, or as many as leave room for a block of prefill beside their decode rows.
