@@ -71,14 +71,20 @@ bool SocketSession::PushLocked(std::string frame, UniqueFd fd) {
     FailLocked(ResourceExhausted(peer_, " reads too slowly: ", queue_.bytes(), " bytes wait for it already, at most ",
                                  options_.max_queued_bytes));
   } else {
-    const bool alone = queue_.empty();
     queue_.Push(std::move(frame), std::move(fd));
-    if (alone && !loop_->InLoop()) {
-      write_error_ = queue_.WriteTo(socket_);
+    // At once, also what the loop has pushed and not written yet: it may be busy for long.
+    if (!full_ && !loop_->InLoop()) {
+      WriteLocked();
       if (write_error_.ok() && queue_.empty()) return false;
     }
   }
   return !std::exchange(flush_due_, true);
+}
+
+void SocketSession::WriteLocked() {
+  if (!write_error_.ok()) return;
+  write_error_ = queue_.WriteTo(socket_);
+  full_ = !queue_.empty();
 }
 
 void SocketSession::FailLocked(absl::Status why) {
@@ -109,7 +115,7 @@ void SocketSession::Flush() {
   bool wait;
   {
     MutexLock lock(mutex_);
-    if (write_error_.ok()) write_error_ = queue_.WriteTo(socket_);
+    WriteLocked();
     if (!write_error_.ok()) queue_.Clear();
     write_error = write_error_;
     if (closing_) why = why_;

@@ -45,6 +45,7 @@ class SocketSession : public Session, public Watched, public std::enable_shared_
  private:
   // No more frames are taken; the loop will close the socket and say why.
   void FailLocked(absl::Status why) BATON_REQUIRES(mutex_);
+  void WriteLocked() BATON_REQUIRES(mutex_);
   // Returns true when the caller must post Flush.
   bool PushLocked(std::string frame, UniqueFd fd) BATON_REQUIRES(mutex_);
   void PostFlush();
@@ -87,6 +88,7 @@ class SocketSession : public Session, public Watched, public std::enable_shared_
   bool closing_ BATON_GUARDED_BY(mutex_) = false;
   absl::Status write_error_ BATON_GUARDED_BY(mutex_);
   absl::Status why_ BATON_GUARDED_BY(mutex_);        // when closing
+  bool full_ BATON_GUARDED_BY(mutex_) = false;       // the socket took less than there was: it says when it has room
   bool flush_due_ BATON_GUARDED_BY(mutex_) = false;  // the loop will call Flush, or waits for room
 };
 
