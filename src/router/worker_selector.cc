@@ -83,54 +83,63 @@ void AddDecodeTerms(const SelectionRequest& request, const StepTimeTable& times,
   terms.pressure_ms = worker.free_kv_tokens < needed ? kPressureMs : 0;
 }
 
-// Prompt tokens that a step of D carries beside its rows, and how often.
-struct Ride {
-  double tokens = 0;
-  double step_ms = 0;   // of a step that carries them
-  double added_ms = 0;  // of which they cause so much
-  double idle_ms = 0;   // of steps in between that carry none
+// How a step of D carries prompt tokens beside its rows.
+struct Riding {
+  StepShape decode;    // without them
+  int64_t budget = 0;  // most tokens of one step
+  double idle_ms = 0;  // of steps in between that carry none
 };
 
-Ride RideOn(const SelectionRequest& request, const StepTimeTable& times, const WorkerView& worker, int64_t tokens) {
+Riding RidingOn(const SelectionRequest& request, const StepTimeTable& times, const WorkerView& worker, int64_t tokens) {
   // Somebody's tokens may come along in the meantime even where nobody decodes now.
-  const int64_t rows = std::max(1, worker.sequences);
-  const StepShape decode{.decode_rows = rows, .decode_context = worker.context_tokens};
-  int64_t budget = worker.prefill_budget >= 0 ? worker.prefill_budget : worker.prefill_chunk_tokens;
-  if (worker.sequences == 0) {
-    budget = worker.prefill_chunk_tokens;
-  } else if (worker.prefill_budget < 0) {
-    budget = PrefillBudget(times, request.targets,
-                           {.decode_rows = decode.decode_rows,
-                            .decode_context = decode.decode_context,
-                            .prompts_waiting = worker.queued_prefills + 1,
-                            .prompt_tokens_waiting = worker.queued_prefill_tokens + tokens,
-                            .rate_needed = static_cast<double>(worker.queued_prefill_tokens + tokens) /
-                                           (kTtftShare * request.targets.ttft_ms * 1e3),
-                            .most = worker.prefill_chunk_tokens});
+  Riding riding{.decode = {.decode_rows = std::max(1, worker.sequences), .decode_context = worker.context_tokens},
+                .budget = worker.prefill_chunk_tokens};
+  if (worker.sequences > 0 && worker.prefill_budget >= 0) {
+    riding.budget = worker.prefill_budget;
+  } else if (worker.sequences > 0) {
+    riding.budget = PrefillBudget(times, request.targets,
+                                  {.decode_rows = riding.decode.decode_rows,
+                                   .decode_context = riding.decode.decode_context,
+                                   .prompts_waiting = worker.queued_prefills + 1,
+                                   .prompt_tokens_waiting = worker.queued_prefill_tokens + tokens,
+                                   .rate_needed = static_cast<double>(worker.queued_prefill_tokens + tokens) /
+                                                  (kTtftShare * request.targets.ttft_ms * 1e3),
+                                   .most = worker.prefill_chunk_tokens});
   }
-  const double decode_ms = times.StepUs(decode) / 1e3;
-  Ride ride;
-  if (budget <= 0) {
-    budget = worker.prefill_chunk_tokens;
-    ride.idle_ms = kStarvedSteps * decode_ms;
+  if (riding.budget <= 0) {
+    riding.budget = worker.prefill_chunk_tokens;
+    riding.idle_ms = kStarvedSteps * times.StepUs(riding.decode) / 1e3;
   }
-  StepShape loaded = decode;
-  loaded.prompt_tokens = budget = std::min(budget, std::max<int64_t>(tokens, 1));
-  ride.tokens = static_cast<double>(budget);
-  ride.added_ms = std::max(0.0, times.StepUs(loaded) / 1e3 - decode_ms);
-  ride.step_ms = worker.sequences > 0 ? decode_ms + ride.added_ms : times.StepUs({.prompt_tokens = budget}) / 1e3;
-  return ride;
+  return riding;
+}
+
+// So many prompt tokens on D, in steps as full as they go.
+struct Ride {
+  double ms = 0;
+  double added_ms = 0;  // of which the rows beside them lose so much
+};
+
+Ride RideOn(const StepTimeTable& times, const WorkerView& worker, const Riding& riding, int64_t tokens) {
+  if (tokens <= 0) return {};
+  StepShape loaded = riding.decode;
+  loaded.prompt_tokens = std::min(riding.budget, tokens);
+  const double steps = static_cast<double>(tokens) / static_cast<double>(loaded.prompt_tokens);
+  const double decode_ms = times.StepUs(riding.decode) / 1e3;
+  const double added_ms = std::max(0.0, times.StepUs(loaded) / 1e3 - decode_ms);
+  const double step_ms =
+      worker.sequences > 0 ? decode_ms + added_ms : times.StepUs({.prompt_tokens = loaded.prompt_tokens}) / 1e3;
+  return {.ms = steps * (step_ms + riding.idle_ms), .added_ms = steps * added_ms};
 }
 
 void AddLocalTerms(const SelectionRequest& request, const StepTimeTable& times, Terms& terms) {
   const WorkerView& worker = *terms.worker;
   const int64_t tokens = std::max<int64_t>(1, request.prompt_tokens - worker.cached_tokens);
-  const Ride ride = RideOn(request, times, worker, tokens);
-  const double step_ms = ride.step_ms + ride.idle_ms;
-  const double steps = static_cast<double>(tokens) / ride.tokens;
-  terms.queue_ms = static_cast<double>(worker.queued_prefill_tokens) / ride.tokens * step_ms;
-  terms.prefill_ms = steps * step_ms;
-  terms.harm_ms = steps * ride.added_ms * (std::max(1, worker.sequences) + kNextRequestsShare);
+  const Riding riding = RidingOn(request, times, worker, tokens);
+  const Ride ride = RideOn(times, worker, riding, tokens);
+  // Those ahead fill their steps by themselves, however few tokens this request has.
+  terms.queue_ms = RideOn(times, worker, riding, worker.queued_prefill_tokens).ms;
+  terms.prefill_ms = ride.ms;
+  terms.harm_ms = ride.added_ms * (std::max(1, worker.sequences) + kNextRequestsShare);
   terms.late_ms = LateMs(request, terms);
 }
 
