@@ -54,6 +54,13 @@ TEST(WorkerSelectorTest, ADecodeWorkerWithoutTimeToSpareTakesNoPrompts) {
   EXPECT_FALSE(busy.Best().prefill.has_value());
 }
 
+TEST(WorkerSelectorTest, AQueueIsPricedInFullStepsWhateverThisRequestNeeds) {
+  Case reuse{{.prompt_tokens = 500, .max_tokens = 64}, {Worker(1, WorkerRole::kHybrid)}};
+  reuse.workers[0].queued_prefill_tokens = 512;
+  reuse.workers[0].cached_tokens = 490;  // ten tokens are left, which alone would make steps of ten
+  EXPECT_NEAR(reuse.Best().queue_ms, 490, 1);
+}
+
 TEST(WorkerSelectorTest, WhatRidesGrowsWithThePrefillWorkersQueue) {
   Case loaded = OneAndOne(500);
   loaded.workers[1].sequences = 4;
