@@ -154,9 +154,13 @@ def test_a_long_prompt_is_handed_over_and_explained(road):
     assert answer["baton"]["route"]["chosen"]["prefill"] == choice["prefill_worker"]
 
 
-def test_a_short_prompt_is_prefilled_where_it_decodes(road):
-    choice = road.complete("Hi", max_tokens=2, temperature=0)["baton"]["choices"][0]
-    assert choice["handoff"] is None and choice["prefill_worker"] == choice["decode_worker"]
+def test_a_short_prompt_is_prefilled_where_it_decodes(build_dir, tmp_path):
+    """Simulated engines: both workers have the same step times, whatever else this machine does."""
+    with serving(build_dir, ["--sim", "step_us=2000,prefill_us=500", "--prefill", "1x1", "--decode", "1x1"], tmp_path) as server:
+        server.wait_until(lambda: server.cluster()["paths"])
+        short, long = (server.complete(prompt, max_tokens=2)["baton"]["choices"][0] for prompt in ("Hi", "Hi " * 200))
+        assert short["handoff"] is None and short["prefill_worker"] == short["decode_worker"]
+        assert long["handoff"] is not None and long["prefill_worker"] != long["decode_worker"]
 
 
 def test_a_repeated_prompt_is_cached(road):
@@ -224,7 +228,8 @@ def test_a_client_that_leaves_during_prefill_frees_both_workers(road):
 
 def test_the_first_token_comes_before_the_last_block(build_dir, demo_model, tmp_path):
     """The path is slowed to 5 MB/s: the blocks of 400 tokens take two seconds, the first token does not wait for them."""
-    arguments = [demo_model, "--prefill", "1x1", "--decode", "1x1", "--transfer-throttle-gbps", "0.005", *PATIENT]
+    arguments = [demo_model, "--prefill", "1x1", "--decode", "1x1", "--transfer-throttle-gbps", "0.005",
+                 "--max-local-prefill", "0", *PATIENT]  # the router would avoid such a path
     with serving(build_dir, arguments, tmp_path) as server:
         times = [at for at, event in server.stream({"prompt": "one two three four five six seven eight " * 50, "max_tokens": 3, "temperature": 0})
                  if event["choices"] and event["choices"][0].get("text")]
