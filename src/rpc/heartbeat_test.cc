@@ -35,7 +35,13 @@ class HeartbeatTest : public SessionTest {
     client_session_ = *client_->Connect(listener_->address(), std::move(events), 5000);
     ASSERT_TRUE(WaitUntil([this] { return server_session() != nullptr; }));
   }
-  void TearDown() override { released_ = true; }
+  // The threads of the networks use this object: they end before it does.
+  void TearDown() override {
+    released_ = true;
+    listener_.reset();
+    client_.reset();
+    server_.reset();
+  }
   void FreezeServer() {
     released_ = false;
     server_->Post([this] {
