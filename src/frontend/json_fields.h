@@ -10,6 +10,7 @@
 //   caller's value as it is.
 #pragma once
 
+#include <algorithm>
 #include <boost/json/object.hpp>
 #include <boost/json/value.hpp>
 #include <cmath>
@@ -46,11 +47,13 @@ class JsonFields {
     double number = 0;
     if (ReadNumber(name, min, max, false, &number)) *out = static_cast<Float>(number);
   }
-  // min itself is not allowed.
+  // min itself is not allowed. What a Float cannot tell from min becomes the next number that it can.
   template <typename Float>
   void NumberAbove(std::string_view name, double min, double max, Float* out) {
     double number = 0;
-    if (ReadNumber(name, min, max, true, &number)) *out = static_cast<Float>(number);
+    if (!ReadNumber(name, min, max, true, &number)) return;
+    const Float least = std::nextafter(static_cast<Float>(min), std::numeric_limits<Float>::max());
+    *out = std::max(static_cast<Float>(number), least);
   }
   template <typename Int>
   void Integer(std::string_view name, int64_t min, int64_t max, Int* out) {
