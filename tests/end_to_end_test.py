@@ -26,7 +26,8 @@ PROMPTS = [
      for i in range(10)]
 SHARED = "You are a helpful assistant who answers briefly and never lies about the things that you do not know. " * 4
 
-PATIENT = ["--kv-cache-gib", "0.5", "--max-model-len", "2048"]
+# Long prompts take longer than the default target on this model and machine: who prefills them shall not depend on that.
+PATIENT = ["--kv-cache-gib", "0.5", "--max-model-len", "2048", "--ttft-target-ms", "60000"]
 
 
 def bodies():

@@ -119,15 +119,22 @@ struct Ride {
   double added_ms = 0;  // of which the rows beside them lose so much
 };
 
-Ride RideOn(const StepTimeTable& times, const WorkerView& worker, const Riding& riding, int64_t tokens) {
+// `cached`: of each of the `prompts`, before the first of these tokens.
+Ride RideOn(const StepTimeTable& times, const WorkerView& worker, const Riding& riding, int64_t tokens, int64_t prompts,
+            int64_t cached) {
   if (tokens <= 0) return {};
   StepShape loaded = riding.decode;
   loaded.prompt_tokens = std::min(riding.budget, tokens);
+  // What a step of theirs finds before it, on average.
+  loaded.prompt_context =
+      cached + std::max<int64_t>(0, tokens / std::max<int64_t>(1, prompts) - loaded.prompt_tokens) / 2;
   const double steps = static_cast<double>(tokens) / static_cast<double>(loaded.prompt_tokens);
   const double decode_ms = times.StepUs(riding.decode) / 1e3;
   const double added_ms = std::max(0.0, times.StepUs(loaded) / 1e3 - decode_ms);
   const double step_ms =
-      worker.sequences > 0 ? decode_ms + added_ms : times.StepUs({.prompt_tokens = loaded.prompt_tokens}) / 1e3;
+      worker.sequences > 0
+          ? decode_ms + added_ms
+          : times.StepUs({.prompt_tokens = loaded.prompt_tokens, .prompt_context = loaded.prompt_context}) / 1e3;
   return {.ms = steps * (step_ms + riding.idle_ms), .added_ms = steps * added_ms};
 }
 
@@ -135,9 +142,9 @@ void AddLocalTerms(const SelectionRequest& request, const StepTimeTable& times, 
   const WorkerView& worker = *terms.worker;
   const int64_t tokens = std::max<int64_t>(1, request.prompt_tokens - worker.cached_tokens);
   const Riding riding = RidingOn(request, times, worker, tokens);
-  const Ride ride = RideOn(times, worker, riding, tokens);
+  const Ride ride = RideOn(times, worker, riding, tokens, 1, worker.cached_tokens);
   // Those ahead fill their steps by themselves, however few tokens this request has.
-  terms.queue_ms = RideOn(times, worker, riding, worker.queued_prefill_tokens).ms;
+  terms.queue_ms = RideOn(times, worker, riding, worker.queued_prefill_tokens, worker.queued_prefills, 0).ms;
   terms.prefill_ms = ride.ms;
   terms.harm_ms = ride.added_ms * (std::max(1, worker.sequences) + kNextRequestsShare);
   terms.late_ms = LateMs(request, terms);

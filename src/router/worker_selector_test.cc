@@ -61,6 +61,14 @@ TEST(WorkerSelectorTest, AQueueIsPricedInFullStepsWhateverThisRequestNeeds) {
   EXPECT_NEAR(reuse.Best().queue_ms, 490, 1);
 }
 
+TEST(WorkerSelectorTest, ALongPromptTakesAsLongWhereItDecodes) {
+  Case longer = OneAndOne(2048);
+  for (WorkerView& worker : longer.workers) worker.step_times.prefill_context_us = 0.5;
+  const std::vector<Selection> ranked = longer.Rank();
+  ASSERT_EQ(ranked.size(), 2u);
+  EXPECT_NEAR(ranked[0].prefill_ms, ranked[1].prefill_ms, 0.01 * ranked[0].prefill_ms);
+}
+
 TEST(WorkerSelectorTest, WhatRidesGrowsWithThePrefillWorkersQueue) {
   Case loaded = OneAndOne(500);
   loaded.workers[1].sequences = 4;
