@@ -31,6 +31,7 @@ struct BackendInfo {
   std::string instruction_set;     // enters the fingerprint: "avx2", "plain", "sm_90a"
   int32_t default_block_size = 0;  // tokens
   DType default_kv_dtype = DType::kF16;
+  std::vector<DType> weight_types;  // that PrepareLinear takes; the engine makes BF16 of others
 };
 
 // The numbers of a decoder-only model that its kernels need.
@@ -46,7 +47,9 @@ struct ModelShape {
   float rms_norm_epsilon = 1e-5f;
   bool rope_interleaved = false;                // pairs (2i, 2i+1) instead of (i, i + head_dim / 2): GGUF's Llama rows
   std::vector<float> rope_inverse_frequencies;  // [head_dim / 2], any scaling already applied
-  std::vector<TokenId> end_tokens;              // masked by min_tokens
+  // [num_layers], or empty: 1. Used where K and V are stored in FP8: stored × scale = value.
+  std::vector<float> k_scales, v_scales;
+  std::vector<TokenId> end_tokens;  // masked by min_tokens
 };
 
 struct StepLimits {
@@ -130,11 +133,22 @@ struct CpuOptions {
 };
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const CpuOptions& options);
 
+// Sees the numbers of a step, for comparisons with a reference. Steps that are observed run without graphs, and stop
+// after each layer.
+class StepObserver {
+ public:
+  virtual ~StepObserver() = default;
+  virtual void OnLayer(int32_t layer, std::span<const float> hidden) = 0;  // [rows][hidden], the residual stream
+  virtual void OnLogits(std::span<const float> logits) = 0;                // [rows to sample][vocabulary]
+};
+
 // One Hopper GPU (backend/cuda/). Defined only where the build found nvcc: see BATON_HAVE_CUDA.
+inline constexpr DType kCudaWeightTypes[] = {DType::kF8E4M3, DType::kBF16, DType::kF16, DType::kF32};
 struct CudaOptions {
   int32_t device = 0;    // index among the visible ones
   bool graphs = true;    // decode steps as CUDA graphs
   bool own_gemm = true;  // FP8 products of up to 32 rows by backend/cuda/small_gemm.cu instead of cuBLASLt
+  StepObserver* observer = nullptr;
 };
 absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const CudaOptions& options);
 

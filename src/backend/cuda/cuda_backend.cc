@@ -132,7 +132,8 @@ absl::Status CudaBackend::Open() {
            .device = Cat(device_.name, ", ", device_.memory_bytes >> 30, " GiB"),
            .instruction_set = "sm_90a",
            .default_block_size = kBlockTokens,
-           .default_kv_dtype = DType::kF8E4M3};
+           .default_kv_dtype = DType::kF8E4M3,
+           .weight_types = {std::begin(kCudaWeightTypes), std::end(kCudaWeightTypes)}};
   return absl::OkStatus();
 }
 
@@ -197,7 +198,8 @@ absl::Status CudaBackend::Start(const ModelShape& shape, const KvLayout& kv, int
                                                           .limits = limits,
                                                           .own_gemm = options_.own_gemm,
                                                           .layers = std::move(different),
-                                                          .device = device_},
+                                                          .device = device_,
+                                                          .observer = options_.observer},
                                                          gemm_.get(), stream()));
   BATON_RETURN_IF_ERROR(
       TuneLayers(layers_, shape, limits, options_.own_gemm, executor_->activations(), *gemm_, stream()));
@@ -219,8 +221,8 @@ absl::Status CudaBackend::BeginStep(const Batch& batch) {
   done_ = 0;
   next_event_ = 0;
   const auto real_rows = static_cast<int32_t>(plan_.rows.size());
-  const bool graph = options_.graphs && plan_.decode_only() && plan_.scored.empty() && real_rows <= kGraphRows.back() &&
-                     plan_.samples.size() == plan_.rows.size();
+  const bool graph = options_.graphs && options_.observer == nullptr && plan_.decode_only() && plan_.scored.empty() &&
+                     real_rows <= kGraphRows.back() && plan_.samples.size() == plan_.rows.size();
   if (graph) PadDecodeRows(*std::ranges::lower_bound(kGraphRows, real_rows), plan_);
   deferred_ = graph || batch.profile;
   BATON_RETURN_IF_ERROR(executor_->Begin(&plan_));

@@ -33,6 +33,7 @@ struct RowOutput {
   uint8_t* fp8 = nullptr;  // [rows][width]; null: use bf16
   float* scale = nullptr;  // [rows]
   __nv_bfloat16* bf16 = nullptr;
+  float static_scale = 0.f;  // of all rows, what is too large saturating; 0: by each row's largest
 };
 
 // The KV cache: [block][kv_head][layer][K,V][token][head_dim]; inside a row, 16-byte chunk q of token t lies at
@@ -85,6 +86,7 @@ struct QuantizeArgs {
   const __nv_bfloat16* input;  // [rows][width]
   RowOutput output;
   int32_t rows, width;
+  float factor = 1.f;  // on the input
 };
 cudaError_t LaunchQuantize(const QuantizeArgs& args, cudaStream_t stream);
 
@@ -96,8 +98,9 @@ struct RopeAppendArgs {
   const RowInfo* info;   // [rows]
   KvCacheView cache;
   int32_t rows, heads, layer;
-  float query_scale;  // softmax scale × log2(e)
-  bool interleaved;   // pairs (2i, 2i + 1) instead of (i, i + head_dim / 2)
+  float query_scale;                           // softmax scale × log2(e) × what stored keys are to be multiplied by
+  bool interleaved;                            // pairs (2i, 2i + 1) instead of (i, i + head_dim / 2)
+  float key_factor = 1.f, value_factor = 1.f;  // on K and V before they are stored as FP8
 };
 cudaError_t LaunchRopeAppend(const RopeAppendArgs& args, cudaStream_t stream);
 
