@@ -130,7 +130,7 @@ def test_answers_that_gpus_are_compared_with(demo, build_dir, demo_model):
         for token, margin, top in zip(case["tokens"], case["margins"], answer["top"]):
             sure += margin > 0.5
             assert margin <= 0.5 or top[0][0] == token
-    assert sure > 200
+    assert sure > 100
 
 
 def gpu_prompts(demo):

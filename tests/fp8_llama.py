@@ -16,8 +16,8 @@ import numpy as np
 
 FORMS = ["fp8-dynamic", "fp8-static", "modelopt", "bf16"]
 E4M3_LARGEST = 448.0
-K_GAINS, V_GAINS = [200.0, 1.0, 0.02, 40.0], [0.01, 300.0, 1.0, 6.0]  # of layers, in turn
-SHARE = 0.15  # of what attention and MLP add to the residual stream, against it
+K_GAINS, V_GAINS = [2000.0, 1.0, 5e-4, 40.0], [5e-4, 3000.0, 1.0, 6.0]  # of layers, in turn
+SHARE = 0.1  # of what attention and MLP add to the residual stream, against it
 
 
 def to_e4m3(x):

@@ -175,6 +175,17 @@ void AppendLibraries(std::vector<std::string>& lines) {
 
 }  // namespace
 
+absl::StatusOr<proto::GpuGauges> ReadGpuGauges(int32_t gpu) {
+  BATON_ASSIGN_OR_RETURN(const Nvml* nvml, Nvml::Load());
+  BATON_ASSIGN_OR_RETURN(const GpuState state, nvml->Read(gpu));
+  proto::GpuGauges gauges;
+  gauges.set_busy(state.busy_percent.value_or(0) / 100.0);
+  gauges.set_power_watts(state.power_watts.value_or(0));
+  gauges.set_temperature_celsius(state.temperature_celsius.value_or(0));
+  gauges.set_memory_used_bytes(state.used_bytes);
+  return gauges;
+}
+
 std::vector<std::string> DescribeGpus() {
   std::vector<std::string> lines;
   absl::Status last;
@@ -196,6 +207,8 @@ std::vector<std::string> DescribeGpus() {
 #else
 
 std::vector<std::string> DescribeGpus() { return {"gpu   none: this binary was built without CUDA"}; }
+
+absl::StatusOr<proto::GpuGauges> ReadGpuGauges(int32_t) { return NoCuda(); }
 
 #endif
 

@@ -3,12 +3,14 @@
 #include <csignal>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "app/backend_choice.h"
 #include "app/child_link.h"
 #include "app/engine_factory.h"
+#include "app/gpu_watch.h"
 #include "app/processes.h"
 #include "base/crash_handler.h"
 #include "base/log.h"
@@ -118,6 +120,8 @@ absl::Status Serve(const WorkerFlags& flags) {
       link->ReportLost(lost);
     });
   };
+  std::optional<GpuWatch> gpu;
+  if (loaded.engine->info().backend == "cuda") gpu.emplace(flags.engine.gpu);
   StepLoop loop(*loaded.engine);
   std::vector<std::unique_ptr<Worker>> workers;
   for (const WorkerFlag& flag : WorkersOf(flags)) {
@@ -133,7 +137,8 @@ absl::Status Serve(const WorkerFlags& flags) {
         .watchdog = {.wedged_after_ms = flags.wedged_after_ms, .restart_after_ms = flags.wedged_restart_ms},
         .on_stuck = end_stuck,
         .abort_on_leak = flags.abort_on_leak,
-        .report_lost = [&](const proto::WorkerLost& lost) { link->ReportLost(lost); }};
+        .report_lost = [&](const proto::WorkerLost& lost) { link->ReportLost(lost); },
+        .gpu_gauges = [&] { return gpu ? gpu->Now() : std::nullopt; }};
     BATON_ASSIGN_OR_RETURN(auto worker, Worker::Create(*network, loop, *transport, std::move(options)));
     workers.push_back(std::move(worker));
   }

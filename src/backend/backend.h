@@ -134,12 +134,13 @@ struct CpuOptions {
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const CpuOptions& options);
 
 // Sees the numbers of a step, for comparisons with a reference. Steps that are observed run without graphs, and stop
-// after each layer.
+// after each half of a layer.
 class StepObserver {
  public:
   virtual ~StepObserver() = default;
-  virtual void OnLayer(int32_t layer, std::span<const float> hidden) = 0;  // [rows][hidden], the residual stream
-  virtual void OnLogits(std::span<const float> logits) = 0;                // [rows to sample][vocabulary]
+  // The residual stream, [rows][hidden], with what layer half / 2 has added: attention if half is even, else the MLP.
+  virtual void OnHalfLayer(int32_t half, std::span<const float> hidden) = 0;
+  virtual void OnLogits(std::span<const float> logits) = 0;  // [rows to sample][vocabulary]
 };
 
 // One Hopper GPU (backend/cuda/). Defined only where the build found nvcc: see BATON_HAVE_CUDA.

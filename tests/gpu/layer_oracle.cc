@@ -5,8 +5,8 @@
 //   layer_oracle MODEL [kv=FP8|BF16] [chunk=N] [own_gemm=0|1] [out=FOLDER] < requests.jsonl
 //
 // Lines in and out: see engine_requests.h. With out=, FOLDER/N.f32 holds of request N, as FP32: the residual stream
-// [layer][token][hidden] of all tokens but the last generated one, then the logits [generated token][vocabulary].
-// Without it decode steps run as CUDA graphs, as they do in a server.
+// [half of a layer][token][hidden] of all tokens but the last generated one, then the logits [generated
+// token][vocabulary]. Without it decode steps run as CUDA graphs, as they do in a server.
 #include <boost/json/src.hpp>
 #include <cstdlib>
 #include <fstream>
@@ -53,9 +53,9 @@ Options ParseOptions(int argc, char** argv) {
 // Collects what the steps of one request compute, layer by layer.
 class Recorder : public baton::StepObserver {
  public:
-  void OnLayer(int32_t layer, std::span<const float> hidden) override {
-    if (static_cast<size_t>(layer) >= layers_.size()) layers_.resize(layer + 1);
-    layers_[layer].insert(layers_[layer].end(), hidden.begin(), hidden.end());
+  void OnHalfLayer(int32_t half, std::span<const float> hidden) override {
+    if (static_cast<size_t>(half) >= halves_.size()) halves_.resize(half + 1);
+    halves_[half].insert(halves_[half].end(), hidden.begin(), hidden.end());
   }
   void OnLogits(std::span<const float> logits) override { logits_.insert(logits_.end(), logits.begin(), logits.end()); }
   void WriteAndClear(const std::string& path) {
@@ -63,18 +63,18 @@ class Recorder : public baton::StepObserver {
     const auto write = [&](const std::vector<float>& values) {
       file.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * 4));
     };
-    for (const std::vector<float>& layer : layers_) write(layer);
+    for (const std::vector<float>& half : halves_) write(half);
     write(logits_);
     if (!file.flush()) {
       std::cerr << "cannot write " << path << "\n";
       std::exit(1);
     }
-    layers_.clear();
+    halves_.clear();
     logits_.clear();
   }
 
  private:
-  std::vector<std::vector<float>> layers_;
+  std::vector<std::vector<float>> halves_;
   std::vector<float> logits_;
 };
 

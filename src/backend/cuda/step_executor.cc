@@ -99,7 +99,7 @@ absl::Status StepExecutor::Begin(StepPlan* plan) {
   plan_ = plan;
   scores_.clear();
   delta_scales_ = {};
-  layers_observed_ = 0;
+  halves_observed_ = 0;
   return tables_.Upload(*plan_, stream_);
 }
 
@@ -111,7 +111,7 @@ absl::Status StepExecutor::Run(const Operation& operation, const Operation* next
       return RunNorm(operation, next);
     case Operation::Type::kLinear:
       BATON_RETURN_IF_ERROR(RunLinear(operation));
-      return operation.input == Slot::kActivated ? ObserveLayer() : absl::OkStatus();
+      return operation.output == Slot::kDelta ? ObserveHalfLayer() : absl::OkStatus();
     case Operation::Type::kRotate:
       return RunRotate(operation);
     case Operation::Type::kAttention:
@@ -310,7 +310,7 @@ absl::Status StepExecutor::RunLogits(const Operation& operation) {
                     "sampling");
 }
 
-absl::Status StepExecutor::ObserveLayer() {
+absl::Status StepExecutor::ObserveHalfLayer() {
   if (options_.observer == nullptr) return absl::OkStatus();
   BATON_ASSIGN_OR_RETURN(const std::vector<float> hidden, ReadHiddenStates({.residual = activations_.residual,
                                                                             .delta = activations_.delta,
@@ -318,7 +318,7 @@ absl::Status StepExecutor::ObserveLayer() {
                                                                             .rows = rows(),
                                                                             .width = shape_.hidden_size},
                                                                            stream_));
-  options_.observer->OnLayer(layers_observed_++, hidden);
+  options_.observer->OnHalfLayer(halves_observed_++, hidden);
   return absl::OkStatus();
 }
 

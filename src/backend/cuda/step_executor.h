@@ -67,7 +67,7 @@ class StepExecutor {
   absl::Status RunHead(const Operation& operation, const int32_t* source_rows, int32_t rows);
   absl::Status RunLogits(const Operation& operation);
   absl::Status RunScores(const Operation& operation);
-  absl::Status ObserveLayer();
+  absl::Status ObserveHalfLayer();
   absl::Status ObserveLogits(int32_t rows);
   int32_t rows() const { return static_cast<int32_t>(plan_->rows.size()); }
   int32_t qkv_width() const { return (shape_.num_heads + 2 * shape_.num_kv_heads) * shape_.head_dim; }
@@ -87,7 +87,7 @@ class StepExecutor {
   StepPlan* plan_ = nullptr;
   RowScales qkv_scales_, delta_scales_, gate_up_scales_;
   std::vector<SampledToken> scores_;
-  int32_t layers_observed_ = 0;
+  int32_t halves_observed_ = 0;
 };
 
 }  // namespace baton::cuda
