@@ -11,6 +11,7 @@ namespace {
 
 using Kind = CudaMemory::Kind;
 constexpr float kLog2e = 1.44269504f;
+constexpr int32_t kMostParts = 2048;  // of deterministic attention: 64 rows of 32 thousand tokens
 
 bool ReadsFp8(const Operation* next) { return next != nullptr && next->linear != nullptr && next->linear->shape.fp8; }
 
@@ -31,12 +32,17 @@ absl::Status StepExecutor::Allocate() {
   const bool bf16_layers = std::ranges::any_of(
       options_.layers, [&](const GemmShape& layer) { return !layer.fp8 && layer.n != shape_.vocabulary; });
   BATON_ASSIGN_OR_RETURN(activations_, Activations::Create(shape_, limits, bf16_layers));
+  plan_limits_.vocabulary = shape_.vocabulary;
+  plan_limits_.invariant = options_.deterministic;
+  plan_limits_.parts = std::min(kMostParts, sequences * (shape_.max_position / kSectionTokens + 1));
+  const int32_t jobs = limits.max_batch_tokens / kQueryGroup + sequences + plan_limits_.parts + 1;
   BATON_ASSIGN_OR_RETURN(tables_,
                          StepTables::Create({.max_batch_tokens = std::max(limits.max_batch_tokens, kGraphRows.back()),
                                              .max_sequences = sequences,
                                              .max_blocks = max_blocks,
-                                             .max_score_rows = activations_.logit_rows}));
-  BATON_RETURN_IF_ERROR(AllocateAttention());
+                                             .max_score_rows = activations_.logit_rows,
+                                             .max_jobs = options_.deterministic ? jobs : 0}));
+  BATON_RETURN_IF_ERROR(options_.deterministic ? AllocateInvariantAttention() : AllocateAttention());
   const int64_t results = std::max(activations_.logit_rows, kGraphRows.back()) * int64_t{sizeof(SampleResult)};
   BATON_ASSIGN_OR_RETURN(sample_results_, CudaMemory::Allocate(Kind::kPinned, results, "sampled tokens"));
   return absl::OkStatus();
@@ -46,7 +52,6 @@ absl::Status StepExecutor::AllocateAttention() {
   const KvLayout& kv = options_.kv;
   const StepLimits& limits = options_.limits;
   // Room for the longest sequence and for a full step of short ones.
-  plan_limits_.vocabulary = shape_.vocabulary;
   plan_limits_.scratch_tiles = std::max(kv.BlocksFor(shape_.max_position),
                                         kv.BlocksFor(limits.max_batch_tokens) + std::min(limits.max_sequences, 64));
   const int64_t tile_bytes = int64_t{kv.num_kv_heads} * 2 * kBlockTokens * kv.head_dim * 2;
@@ -57,6 +62,15 @@ absl::Status StepExecutor::AllocateAttention() {
   BATON_ASSIGN_OR_RETURN(attention_workspace_,
                          CudaMemory::Allocate(Kind::kDevice, attention_counters_at_ + counters, "decode attention"));
   return CudaStatus(cudaMemset(attention_workspace_.data(), 0, attention_workspace_.bytes()), "decode attention");
+}
+
+absl::Status StepExecutor::AllocateInvariantAttention() {
+  const int32_t kv_heads = options_.kv.num_kv_heads;
+  attention_counters_at_ = plan_limits_.parts * InvariantAttentionPartBytes(kv_heads);
+  const int64_t counters = int64_t{std::max(options_.limits.max_sequences, kGraphRows.back())} * kv_heads * 4;
+  BATON_ASSIGN_OR_RETURN(attention_workspace_, CudaMemory::Allocate(Kind::kDevice, attention_counters_at_ + counters,
+                                                                    "deterministic attention"));
+  return CudaStatus(cudaMemset(attention_workspace_.data(), 0, attention_workspace_.bytes()), "attention's counters");
 }
 
 absl::Status StepExecutor::AllocateCache(int32_t num_blocks) {
@@ -137,7 +151,8 @@ absl::Status StepExecutor::RunNorm(const Operation& operation, const Operation* 
                          .rows = rows(),
                          .width = shape_.hidden_size,
                          .epsilon = shape_.rms_norm_epsilon,
-                         .write_residual = operation.add_delta};
+                         .write_residual = operation.add_delta,
+                         .invariant = options_.deterministic};
   return CudaStatus(LaunchRmsNorm(args, stream_), "norm");
 }
 
@@ -163,6 +178,7 @@ absl::Status StepExecutor::RunLinear(const Operation& operation) {
   } else {
     return Internal("no linear layer writes this slot");
   }
+  if (options_.deterministic) return RunInvariantProduct(linear.shape, linear.data.data(), input->data, rows(), output);
   const int64_t product_rows = std::max(int64_t{rows()}, kFewestProductRows);
   if (options_.own_gemm && linear.shape.fp8 && HasSmallGemm(linear.shape.n, linear.shape.k, product_rows)) {
     return CudaStatus(LaunchSmallGemm({.weight = linear.data.data(),
@@ -188,9 +204,43 @@ absl::Status StepExecutor::RunRotate(const Operation& operation) {
                                       .heads = shape_.num_heads,
                                       .layer = operation.layer,
                                       .query_scale = kLog2e / std::sqrt(static_cast<float>(shape_.head_dim)),
-                                      .interleaved = shape_.rope_interleaved},
+                                      .interleaved = shape_.rope_interleaved,
+                                      .invariant = options_.deterministic},
                                      stream_),
                     "rotary embedding");
+}
+
+absl::Status StepExecutor::RunInvariantProduct(const GemmShape& shape, const void* weight, const void* input,
+                                               int32_t rows, void* output) {
+  return CudaStatus(LaunchInvariantGemm({.weight = weight,
+                                         .input = input,
+                                         .output = output,
+                                         .n = static_cast<int32_t>(shape.n),
+                                         .k = static_cast<int32_t>(shape.k),
+                                         .m = rows,
+                                         .fp8 = shape.fp8,
+                                         .fp32_output = shape.fp32_output,
+                                         .multiprocessors = options_.device.multiprocessors},
+                                        stream_),
+                    "linear layer");
+}
+
+absl::Status StepExecutor::RunInvariantAttention(int32_t layer) {
+  return CudaStatus(LaunchInvariantAttention(
+                        {.query = reinterpret_cast<const __half*>(activations_.qkv),
+                         .cache = cache_,
+                         .block_table = tables_.block_table(),
+                         .jobs = tables_.jobs(),
+                         .job_count = tables_.job_count(),
+                         .output = activations_.attention,
+                         .parts = attention_workspace_.as<float>(),
+                         .counters = reinterpret_cast<uint32_t*>(attention_workspace_.data() + attention_counters_at_),
+                         .heads = shape_.num_heads,
+                         .layer = layer,
+                         .query_stride = qkv_width(),
+                         .multiprocessors = options_.device.multiprocessors},
+                        stream_),
+                    "attention");
 }
 
 absl::Status StepExecutor::RunPrefillAttention(int32_t layer) {
@@ -235,13 +285,18 @@ absl::Status StepExecutor::RunDecodeAttention(int32_t layer) {
 
 absl::Status StepExecutor::RunAttention(const Operation& operation, const Operation* next) {
   BATON_RETURN_IF_ERROR(profiler_.Mark(KernelFamily::kAttention));
-  BATON_RETURN_IF_ERROR(RunDecodeAttention(operation.layer));
-  BATON_RETURN_IF_ERROR(RunPrefillAttention(operation.layer));
+  if (options_.deterministic) {
+    BATON_RETURN_IF_ERROR(RunInvariantAttention(operation.layer));
+  } else {
+    BATON_RETURN_IF_ERROR(RunDecodeAttention(operation.layer));
+    BATON_RETURN_IF_ERROR(RunPrefillAttention(operation.layer));
+  }
   BATON_RETURN_IF_ERROR(profiler_.Mark(KernelFamily::kElementwise));
   const QuantizeArgs args{.input = activations_.attention,
                           .output = activations_.attended.Output(ReadsFp8(next)),
                           .rows = rows(),
-                          .width = shape_.num_heads * shape_.head_dim};
+                          .width = shape_.num_heads * shape_.head_dim,
+                          .invariant = options_.deterministic};
   return CudaStatus(LaunchQuantize(args, stream_), "attention");
 }
 
@@ -251,7 +306,8 @@ absl::Status StepExecutor::RunSwiGlu(const Operation* next) {
                         .scales = gate_up_scales_,
                         .output = activations_.activated.Output(ReadsFp8(next)),
                         .rows = rows(),
-                        .width = shape_.intermediate_size};
+                        .width = shape_.intermediate_size,
+                        .invariant = options_.deterministic};
   return CudaStatus(LaunchSwiGlu(args, stream_), "SwiGLU");
 }
 
@@ -267,12 +323,17 @@ absl::Status StepExecutor::RunHead(const Operation& operation, const int32_t* so
                                             .rows = rows,
                                             .width = shape_.hidden_size,
                                             .epsilon = shape_.rms_norm_epsilon,
-                                            .write_residual = false},
+                                            .write_residual = false,
+                                            .invariant = options_.deterministic},
                                            stream_));
   GemmShape shape = operation.linear->shape;
   if (shape.fp8) return Unimplemented("the CUDA backend needs a head in BF16, F16 or F32, found F8_E4M3");
   shape.fp32_output = true;
   BATON_RETURN_IF_ERROR(profiler_.Mark(KernelFamily::kGemm));
+  if (options_.deterministic) {
+    return RunInvariantProduct(shape, operation.linear->data.data(), activations_.head_input.data, rows,
+                               activations_.logits);
+  }
   return gemm_.Run(shape, operation.linear->data.data(), activations_.head_input.data,
                    std::max<int64_t>(rows, kFewestProductRows), activations_.logits);
 }
