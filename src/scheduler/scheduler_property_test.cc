@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <random>
 
@@ -16,7 +17,7 @@ constexpr TokenId kEos[] = {0, 1};
 
 class Simulation {
  public:
-  explicit Simulation(int seed)
+  Simulation(int seed, bool run_ahead)
       : random_(seed),
         block_size_(1 << Random(5)),
         pool_((kMaxLength + Random(300)) / block_size_ + 1, block_size_, 64),
@@ -28,6 +29,7 @@ class Simulation {
     options.prefill_patience_steps = 1 + Random(8);
     options.max_model_len = kMaxLength;
     options.prefix_caching = Random(4) != 0;
+    options.run_ahead = run_ahead;
     options.eos.assign(std::begin(kEos), std::end(kEos));
     scheduler_ = *Scheduler::Create(options, pool_);
   }
@@ -40,6 +42,7 @@ class Simulation {
       ADD_FAILURE() << "sequence " << id.value << " never ended: kind " << static_cast<int>(client.kind)
                     << ", received " << client.received.size() << " of " << client.expected.tokens.size();
     }
+    while (!plans_.empty() && !testing::Test::HasFailure()) CollectOne(false);
     while (!fenced_.empty()) UnfenceOne();
     EXPECT_FALSE(scheduler_->HasWork());
     EXPECT_EQ(pool_.Stats().used, 0);
@@ -48,7 +51,7 @@ class Simulation {
   }
 
   int64_t steps = 0, finished = 0, preemptions = 0, hit_tokens = 0, parked = 0, over_budget = 0, remote = 0, held = 0,
-          aborted_mid_plan = 0, failed = 0, fences = 0;
+          aborted_mid_plan = 0, failed = 0, fences = 0, ahead = 0, wasted = 0;
 
  private:
   static constexpr int kMaxLength = 112;
@@ -82,6 +85,7 @@ class Simulation {
     sampling.ignore_eos = Random(2) == 0;
     if (Random(2) == 0) sampling.stop_token_ids = {Random(kFakeVocabulary), Random(kFakeVocabulary)};
     sampling.prompt_logprobs = Random(12) == 0;
+    if (Random(20) == 0) sampling.presence_penalty = 1;
     request.cache_salt = Random(6) == 0 ? "salt" : "";
     request.user = std::string(1, static_cast<char>('a' + Random(3)));
     request.priority = Random(5) == 0 ? Random(3) : 1;
@@ -242,23 +246,36 @@ class Simulation {
 
   void Tick(bool load) {
     Disturb(load, false);
-    const StepPlan plan = scheduler_->Schedule();
+    StepPlan plan = scheduler_->Schedule();
     parked += scheduler_->Counts().parked;
     CheckPlan(plan);
-    Disturb(load, !plan.items.empty());
-    if (!plan.items.empty()) {
+    const bool planned = !plan.items.empty();
+    if (planned) {
       ++steps;
-      engine_.Scribble();
-      StepOutput output = engine_.Run(plan.batch);
-      ASSERT_EQ(engine_.error, "");
-      const bool fail = load && Random(400) == 0;
-      failed += fail;
-      const auto events = fail ? scheduler_->Fail(plan) : scheduler_->Commit(plan, std::move(output));
-      for (const SequenceEvent& event : events) Receive(event);
+      ahead += !plans_.empty();
+      engine_.Submit(plan.batch);
+      plans_.push_back(std::move(plan));
     }
+    Disturb(load, !plans_.empty());
+    if (Random(16) == 0) CheckIntegrity();
+    // A step is collected when the next one is under way, or when there is none.
+    if (!plans_.empty() && (!planned || !scheduler_->options().run_ahead || plans_.size() > 1)) CollectOne(load);
     if (Random(16) == 0) CheckIntegrity();
     preemptions = scheduler_->Counts().preemptions;
     hit_tokens = pool_.Stats().hit_tokens;
+  }
+
+  void CollectOne(bool load) {
+    const StepPlan plan = std::move(plans_.front());
+    plans_.pop_front();
+    engine_.Scribble();
+    StepOutput output = engine_.Collect();
+    ASSERT_EQ(engine_.error, "");
+    for (const BatchItem& item : plan.batch.items) wasted += scheduler_->Find(item.sequence) == nullptr;
+    const bool fail = load && Random(400) == 0;
+    failed += fail;
+    const auto events = fail ? scheduler_->Fail(plan) : scheduler_->Commit(plan, std::move(output));
+    for (const SequenceEvent& event : events) Receive(event);
   }
 
   void CheckIntegrity() {
@@ -289,8 +306,15 @@ class Simulation {
     ASSERT_NE(client, clients_.end());
     ASSERT_EQ(TokensOf(client->second), std::vector<TokenId>(item.tokens.begin(), item.tokens.end()));
     const int32_t end = item.start + item.count;
-    ASSERT_LE(end, static_cast<int32_t>(item.tokens.size()));
-    ASSERT_EQ(item.sample, end == static_cast<int32_t>(item.tokens.size()));
+    const int32_t known = static_cast<int32_t>(item.tokens.size());
+    const int32_t unknown = item.sampled_by >= 0 ? 1 : 0;
+    ASSERT_LE(end, known + unknown);
+    ASSERT_EQ(item.sample, end == known + unknown);
+    if (unknown > 0) ASSERT_FALSE(plans_.empty());
+    if (!plans_.empty()) ASSERT_TRUE(decode) << "a prompt is not computed ahead";
+    // Limits are foreseen, whatever the token is.
+    const SamplingParams& sampling = client->second.request.sampling;
+    ASSERT_LT(client->second.received.size() + unknown, static_cast<size_t>(sampling.max_tokens));
     ASSERT_EQ(static_cast<int32_t>(item.block_table.size()), pool_.BlocksFor(end));
     ASSERT_LE(item.count, decode ? 1 : scheduler_->options().prefill_chunk_tokens);
     if (planned.kind == SequenceKind::kPrefillOnly && !item.sample) ASSERT_EQ(end % block_size_, 0);
@@ -341,18 +365,22 @@ class Simulation {
   BlockPool pool_;
   FakeEngine engine_;
   std::unique_ptr<Scheduler> scheduler_;
+  std::deque<StepPlan> plans_;  // in flight
   std::map<SequenceId, Client> clients_;
   std::vector<BlockId> fenced_;
   uint64_t next_id_ = 0;
   uint64_t last_over_budget_ = 0;
 };
 
-TEST(SchedulerPropertyTest, EverySequenceGetsItsTokensWhateverHappens) {
+class SchedulerPropertyTest : public testing::TestWithParam<bool> {};
+
+TEST_P(SchedulerPropertyTest, EverySequenceGetsItsTokensWhateverHappens) {
+  int64_t ahead = 0, wasted = 0;
   int64_t steps = 0, finished = 0, preemptions = 0, hits = 0, parked = 0, over_budget = 0, remote = 0, held = 0,
           aborted = 0, failed = 0, fences = 0;
   for (int seed = 1; seed <= 150 && !HasFailure(); ++seed) {
     SCOPED_TRACE(Cat("seed ", seed));
-    Simulation simulation(seed);
+    Simulation simulation(seed, GetParam());
     simulation.Run(2000);
     steps += simulation.steps;
     finished += simulation.finished;
@@ -365,16 +393,23 @@ TEST(SchedulerPropertyTest, EverySequenceGetsItsTokensWhateverHappens) {
     aborted += simulation.aborted_mid_plan;
     failed += simulation.failed;
     fences += simulation.fences;
+    ahead += simulation.ahead;
+    wasted += simulation.wasted;
   }
   std::cout << "steps " << steps << ", finished " << finished << ", preemptions " << preemptions << ", hit tokens "
             << hits << ", parked sequence-steps " << parked << ", steps over budget " << over_budget << ", remote "
             << remote << ", held " << held << ", aborted mid-plan " << aborted << ", failed steps " << failed
-            << ", fenced blocks " << fences << "\n";
+            << ", fenced blocks " << fences << ", steps planned ahead " << ahead << ", rows of ended sequences "
+            << wasted << "\n";
   // The load must have visited what it is meant to test.
   for (int64_t count : {finished, preemptions, hits, parked, over_budget, remote, held, aborted, failed, fences}) {
     EXPECT_GT(count, 100);
   }
+  EXPECT_EQ(ahead > steps / 10 && wasted > 1000, GetParam());
 }
+
+INSTANTIATE_TEST_SUITE_P(Engines, SchedulerPropertyTest, testing::Bool(),
+                         [](const auto& info) { return info.param ? "one_step_late" : "synchronous"; });
 
 }  // namespace
 }  // namespace baton

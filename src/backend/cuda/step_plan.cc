@@ -15,8 +15,13 @@ void AddRows(const BatchItem& item, StepPlan& plan) {
   }
 }
 
-void AddDecode(const BatchItem& item, StepPlan& plan) {
-  AddRows(item, plan);
+void AddDecode(const BatchItem& item, const ResultPlaces& places, StepPlan& plan) {
+  if (item.sampled_by >= 0) {
+    plan.rows.push_back(
+        {TokenOfResult(places.before[item.sampled_by]), item.start, item.block_table[item.start / kBlockTokens]});
+  } else {
+    AddRows(item, plan);
+  }
   const int32_t length = item.start + 1;
   plan.length.push_back(length);
   plan.table_offset.push_back(static_cast<int32_t>(plan.block_table.size()));
@@ -54,7 +59,9 @@ void AddPrefill(const BatchItem& item, const StepPlanLimits& limits, int32_t& ti
 // What the item's parameters change in the logits, one entry a token.
 void AddChanges(const BatchItem& item, std::span<const TokenId> end_tokens, int32_t vocabulary, StepPlan& plan) {
   const SamplingParams& params = *item.sampling;
-  const std::span<const TokenId> tokens = item.tokens.first(item.start + item.count);
+  const int64_t length = int64_t{item.start} + item.count;
+  // With a token that is not known there are no penalties (engine/check_batch.h), and nothing else asks for tokens.
+  const std::span<const TokenId> tokens = item.tokens.first(item.sampled_by >= 0 ? length - 1 : length);
   std::unordered_map<TokenId, LogitChange> changes;
   auto change_of = [&](TokenId token) -> LogitChange* {
     if (token < 0 || token >= vocabulary) return nullptr;
@@ -63,7 +70,7 @@ void AddChanges(const BatchItem& item, std::span<const TokenId> end_tokens, int3
   for (const auto& [token, bias] : params.logit_bias) {
     if (LogitChange* change = change_of(token)) change->bias += bias;
   }
-  if (static_cast<int64_t>(tokens.size()) - item.prompt_length < params.min_tokens) {
+  if (length - item.prompt_length < params.min_tokens) {
     auto mask = [&](std::span<const TokenId> masked) {
       for (TokenId token : masked) {
         if (LogitChange* change = change_of(token)) change->bias = -std::numeric_limits<float>::infinity();
@@ -103,6 +110,7 @@ void AddSample(const BatchItem& item, int32_t last_row, std::span<const TokenId>
   row.min_p = params.min_p;
   row.top_k = params.top_k;
   row.top_logprobs = std::min(params.top_logprobs, kMaxTopLogprobs);
+  row.first_result = plan.first_result;
   row.change_begin = static_cast<int32_t>(plan.changes.size());
   AddChanges(item, end_tokens, vocabulary, plan);
   row.change_count = static_cast<int32_t>(plan.changes.size()) - row.change_begin;
@@ -117,6 +125,7 @@ void AddScores(const BatchItem& item, int32_t first_row, StepPlan& plan) {
     SampleRow row{};
     row.target = item.tokens[position + 1];
     row.top_logprobs = top;
+    row.first_result = plan.first_result;
     plan.scored_rows.push_back(first_row + position - item.start);
     plan.scored.push_back(row);
   }
@@ -124,14 +133,16 @@ void AddScores(const BatchItem& item, int32_t first_row, StepPlan& plan) {
 
 }  // namespace
 
-StepPlan BuildStepPlan(const Batch& batch, const StepPlanLimits& limits, std::span<const TokenId> end_tokens) {
+StepPlan BuildStepPlan(const Batch& batch, const StepPlanLimits& limits, std::span<const TokenId> end_tokens,
+                       const ResultPlaces& places) {
   StepPlan plan;
+  plan.first_result = places.first;
   plan.unit_prefix.push_back(0);
   std::vector<int32_t> first_row(batch.items.size());
   for (size_t i = 0; i < batch.items.size(); ++i) {
     if (batch.items[i].count != 1) continue;
     first_row[i] = static_cast<int32_t>(plan.rows.size());
-    AddDecode(batch.items[i], plan);
+    AddDecode(batch.items[i], places, plan);
   }
   int32_t tiles_used = 0;
   for (size_t i = 0; i < batch.items.size(); ++i) {
@@ -164,6 +175,7 @@ void PadDecodeRows(int32_t rows, StepPlan& plan) {
     row.target = -1;
     row.top_p = 1.0f;
     row.top_logprobs = -1;
+    row.first_result = plan.first_result;
     plan.sample_rows.push_back(plan.decode_rows);
     plan.samples.push_back(row);
     ++plan.decode_rows;
