@@ -69,7 +69,7 @@ TEST_F(RunAheadTest, DecodeRowsGoAheadWithTokensThatNobodyKnows) {
   EXPECT_EQ(Submit(), "2:10+1 <0");
   EXPECT_EQ(Collect().size(), 1u);
   EXPECT_EQ(Collect().size(), 1u);
-  EXPECT_EQ(RunToEnd().size(), 2u);
+  EXPECT_EQ(RunToEnd().size(), 3u);
   EXPECT_EQ(pool_->Stats().used, 0);
 }
 
