@@ -42,8 +42,10 @@ class FreezableEngine : public Engine, private LayerGroupSink {
   KvMemory kv_memory() override { return inner_->kv_memory(); }
   absl::Status Submit(const Batch& batch, LayerGroupSink* sink) override {
     sinks_.push_back(sink);
+    most_in_flight_ = std::max(most_in_flight_.load(), sinks_.size());
     return inner_->Submit(batch, this);
   }
+  size_t most_in_flight() const { return most_in_flight_; }
   absl::StatusOr<StepOutput> Collect() override {
     auto output = inner_->Collect();
     sinks_.pop_front();
@@ -60,6 +62,7 @@ class FreezableEngine : public Engine, private LayerGroupSink {
   const std::unique_ptr<Engine> inner_;
   const std::atomic<bool>& frozen_;
   std::deque<LayerGroupSink*> sinks_;  // of the steps in flight, which run in order
+  std::atomic<size_t> most_in_flight_ = 0;
 };
 
 struct ClusterOptions {
@@ -254,6 +257,8 @@ class Cluster {
   }
 
   Router& router() { return *router_; }
+  // Steps of worker `index`, so far.
+  size_t most_in_flight(size_t index) const { return nodes_[nodes_[index]->host]->engine->most_in_flight(); }
 
  private:
   struct Node {
@@ -264,7 +269,7 @@ class Cluster {
     std::vector<uint64_t> lost;  // that it reported
     size_t host = 0;             // whose engine it has; what follows is the host's, but for the worker
     std::unique_ptr<Network> network;
-    std::unique_ptr<Engine> engine;
+    std::unique_ptr<FreezableEngine> engine;
     std::unique_ptr<Transport> transport;
     std::unique_ptr<StepLoop> loop;
     std::unique_ptr<Worker> worker;
@@ -406,7 +411,7 @@ inline std::vector<Answer> RunAll(Cluster& cluster, const std::vector<Request>& 
 
 inline const std::vector<Answer>& Expected() {
   static const std::vector<Answer> answers = [] {
-    Cluster cluster({.workers = {{proto::HYBRID}}, .prefix_caching = false});
+    Cluster cluster({.workers = {{proto::HYBRID}}, .prefix_caching = false, .run_ahead = false});
     return RunAll(cluster, Workload(), true);
   }();
   return answers;
