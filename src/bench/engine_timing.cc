@@ -120,6 +120,7 @@ absl::Status EngineBench::Time(const Batch& batch, bool ahead, EngineBenchRow& r
   for (size_t i = 0; ahead && i < next.items.size(); ++i) {
     next.items[i].sampled_by = static_cast<int32_t>(i);
     next.items[i].tokens = next.items[i].tokens.first(next.items[i].start);
+    next.items[i].prompt_length = next.items[i].start;  // that token was generated
   }
   if (ahead) {
     BATON_RETURN_IF_ERROR(engine_.Submit(batch, nullptr));
