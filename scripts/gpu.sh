@@ -4,7 +4,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 find_program() {
-  for folder in "$here" "$here/../build/tests" "$here/../build/src/backend" "$here/../build"; do
+  for folder in "$here" "$here/../build/tests" "$here/../build/src/backend" "$here/../build" "$here/../tests/gpu"; do
     [ -x "$folder/$1" ] && { echo "$folder/$1"; return; }
   done
   echo "gpu.sh: $1 is not built; run make where nvcc is found, or unpack the archive of make package" >&2
@@ -18,7 +18,9 @@ case "${1:-}" in
     "$(find_program baton)" devices
     "$(find_program cuda_gpu_test)" --gtest_brief=1
     "$(find_program engine_gpu_test)" --gtest_brief=1
+    "$(find_program deterministic_gpu_test)" --gtest_brief=1
     "$(find_program transport_gpu_test)" --gtest_brief=1
+    python3 "$(find_program deterministic_end_to_end.py)" --baton "$(dirname "$(find_program baton)")"
     if python3 -c 'import torch, numpy' 2>/dev/null; then
       python3 "$(find_script layer_reference.py)"
     else
