@@ -59,9 +59,7 @@ class CudaBackend : public Backend {
   absl::StatusOr<std::unique_ptr<VectorWeight>> PrepareVector(const TensorView& source) override;
   absl::Status Start(const ModelShape& shape, const KvLayout& kv, int32_t num_blocks,
                      const StepLimits& limits) override;
-  KvMemory kv_memory() override {
-    return {.base = executor_->pool().data(), .bytes = executor_->pool().bytes(), .shareable_fd = -1};
-  }
+  KvMemory kv_memory() override { return {.base = executor_->pool().data(), .bytes = executor_->pool().bytes()}; }
 
   absl::Status BeginStep(const Batch& batch) override;
   absl::Status Embed(const LinearWeight& table) override {
