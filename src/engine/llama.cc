@@ -12,7 +12,7 @@ namespace baton {
 namespace {
 
 // Changes whenever the same weights would give other bits: KV blocks are exchanged only between equal fingerprints.
-constexpr std::string_view kEngineVersion = "llama-2";
+constexpr std::string_view kEngineVersion = "llama-3";
 
 class LlamaEngine : public Engine {
  public:
