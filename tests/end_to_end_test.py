@@ -167,6 +167,22 @@ def test_a_short_prompt_is_prefilled_where_it_decodes(build_dir, tmp_path):
         assert long["handoff"] is not None and long["prefill_worker"] != long["decode_worker"]
 
 
+def test_results_that_are_one_step_late_change_no_token(build_dir, tmp_path):
+    """Simulated engines that take a step while one runs, as GPUs do; stops, penalties and clients that leave among them."""
+    bodies = [{"prompt": f"{index} " + "words and more words " * (3 * index), "max_tokens": 30 + index, "seed": index, "temperature": index % 2,
+               "presence_penalty": 1 if index == 5 else 0, "stop_token_ids": [] if index % 3 else list(range(0, 32000, 40))} for index in range(8)]
+    answers = []
+    for ahead in (0, 1):
+        profile = f"step_us=1500,prefill_us=20,ahead={ahead}"
+        with serving(build_dir, ["--sim", profile, "--prefill", "1x1", "--decode", "1x1"], tmp_path) as server:
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                choices = [answer["choices"][0] for answer in pool.map(lambda body: server.complete(**body), bodies)]
+            answers.append([(choice["token_ids"], choice["finish_reason"]) for choice in choices])
+            server.wait_until(lambda: all(w["running"] == 0 for w in server.workers()))
+    assert answers[0] == answers[1]
+    assert {reason for _, reason in answers[0]} == {"stop", "length"}
+
+
 def test_a_repeated_prompt_is_cached(road):
     prompt = "Cached prefixes spare the work of computing them again, which is why servers keep them. " * 6
     first = road.complete(prompt, max_tokens=4, temperature=0)

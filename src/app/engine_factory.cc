@@ -170,6 +170,7 @@ SchedulerOptions SchedulerFor(const EngineFlags& flags, const EngineInfo& info, 
           .prefill_budget = flags.prefill_budget,
           .max_model_len = info.max_model_len,
           .prefix_caching = !flags.no_prefix_caching,
+          .run_ahead = info.steps_in_flight > 1,
           .hash_secret = DeploymentSecret(),
           .fingerprint = info.fingerprint,
           .eos = std::move(eos),
@@ -255,15 +256,18 @@ absl::StatusOr<SimOptions> ParseSimProfile(const std::string& text) {
     char* rest = nullptr;
     const double value = equals == std::string::npos ? -1 : std::strtod(pair.c_str() + equals + 1, &rest);
     const std::string key = pair.substr(0, equals);
-    const bool known = rates.contains(key) || tokens.contains(key) || key == "blocks";
+    const bool known = rates.contains(key) || tokens.contains(key) || key == "blocks" || key == "ahead";
     if (!known || value < 0 || rest == nullptr || *rest != 0) {
       return InvalidArgument(
-          "--sim: expected 'instant' or key=number of step_us, prefill_us, decode_us, context_us, blocks, crash_token, "
+          "--sim: expected 'instant' or key=number of step_us, prefill_us, decode_us, context_us, blocks, ahead, "
+          "crash_token, "
           "hang_token, fail_token; found '",
           pair, "'");
     }
     if (key == "blocks") {
       options.num_blocks = static_cast<int32_t>(std::clamp(value, 1.0, 1e7));
+    } else if (key == "ahead") {
+      options.run_ahead = value > 0;
     } else if (tokens.contains(key)) {
       *tokens.at(key) = static_cast<TokenId>(std::min(value, 1e9));
     } else {
