@@ -160,7 +160,8 @@ CLI::App* AddServe(CLI::App& app, ServeFlags& flags) {
       ->check(CLI::Range(0, 1023));
   CLI::Option* isolate = serve->add_flag_callback(
       "--isolate", [&flags] { flags.placement = ProcessPlacement::kIsolated; },
-      "a process for each worker, also for those of one GPU, which then take turns on it [the case on CPUs]");
+      "a process for each worker, also for those of one GPU, which then take turns on it [the case on CPUs], and for "
+      "more than 16 simulated ones");
   serve
       ->add_flag_callback(
           "--share-process", [&flags] { flags.placement = ProcessPlacement::kShared; },
@@ -199,6 +200,7 @@ CLI::App* AddWorker(CLI::App& app, WorkerFlags& flags) {
           },
           "another worker on the same engine and KV pool: ID,ROLE,NAME,ADDRESS")
       ->type_name("WORKER");
+  worker->add_flag("--own-engines", flags.own_engines, "they have an engine and a KV pool each")->group("");
   AddPath(*worker, flags.min_path_gbps, flags.transfer_throttle_gbps, flags.abort_on_leak);
   AddWatchdog(*worker, flags.wedged_after_ms, flags.wedged_restart_ms);
   AddCommon(*worker, flags.common);

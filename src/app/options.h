@@ -112,7 +112,8 @@ struct WorkerFlags {
   EngineFlags engine;
   ChildFlags child;
   WorkerFlag worker;
-  std::vector<WorkerFlag> beside;  // other workers on the same engine
+  std::vector<WorkerFlag> beside;  // other workers of this process, on the same engine
+  bool own_engines = false;        // unless each has one of its own
   double min_path_gbps = 0;
   double transfer_throttle_gbps = 0;
   int64_t wedged_after_ms = 5000;
