@@ -124,13 +124,21 @@ void AddFrontend(CLI::App& app, FrontendFlags& flags) {
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
 }
 
-void AddPath(CLI::App& app, double& min_path_gbps, double& throttle, bool& abort_on_leak) {
-  app.add_option("--min-path-gbps", min_path_gbps, "refuse hand-off paths that measure slower")
+// `Flags`: ServeFlags or WorkerFlags.
+template <typename Flags>
+void AddPath(CLI::App& app, Flags& flags) {
+  app.add_option("--min-path-gbps", flags.min_path_gbps, "refuse hand-off paths that measure slower")
       ->check(CLI::Range(0.0, 1e6));
-  app.add_option("--transfer-throttle-gbps", throttle, "tests: move KV blocks no faster than this")
+  app.add_flag("--verify-kv", flags.verify_kv,
+               "compare KV blocks that were handed over with what was sent; bad ones are computed again (CPUs) [off]");
+  app.add_option("--transfer-throttle-gbps", flags.transfer_throttle_gbps, "tests: move KV blocks no faster than this")
       ->check(CLI::Range(1e-6, 1e6))
       ->group("");
-  app.add_flag("--abort-on-leak", abort_on_leak, "tests: end a worker whose blocks do not add up")->group("");
+  app.add_option("--transfer-corrupt-every", flags.transfer_corrupt_every, "tests: change a bit of every N-th piece")
+      ->check(CLI::Range(0, 1 << 30))
+      ->group("");
+  app.add_flag("--mute-handoff", flags.mute_handoff, "tests: answer nothing of a hand-off")->group("");
+  app.add_flag("--abort-on-leak", flags.abort_on_leak, "tests: end a worker whose blocks do not add up")->group("");
 }
 
 void AddWatchdog(CLI::App& app, int64_t& wedged_after_ms, int64_t& wedged_restart_ms) {
@@ -145,6 +153,7 @@ void AddWatchdog(CLI::App& app, int64_t& wedged_after_ms, int64_t& wedged_restar
 void AddChild(CLI::App& app, ChildFlags& flags) {
   app.add_option("--supervisor", flags.supervisor)->group("");
   app.add_option("--lifeline-fd", flags.lifeline_fd)->group("");
+  app.add_option("--step-record-fd", flags.step_record_fd)->group("");
   app.add_option("--incarnation", flags.incarnation)->group("");
   app.add_option("--process", flags.process)->group("");
 }
@@ -168,9 +177,17 @@ CLI::App* AddServe(CLI::App& app, ServeFlags& flags) {
           "one process, one engine and one KV pool for all workers of a device [the case on GPUs]")
       ->excludes(isolate);
   AddFrontend(*serve, flags.frontend);
-  AddPath(*serve, flags.min_path_gbps, flags.transfer_throttle_gbps, flags.abort_on_leak);
+  AddPath(*serve, flags);
+  serve->add_option("--faults-on", flags.faults_on, "tests: only on this worker")->group("");
   AddWatchdog(*serve, flags.wedged_after_ms, flags.wedged_restart_ms);
   AddCommon(*serve, flags.common);
+  serve
+      ->add_option_function<std::string>(
+          "--on-frontend-death", [&flags](const std::string& what) { flags.end_with_frontend = what == "stop"; },
+          "restart: workers free what they had for its clients, and wait for the next one; stop: everything ends "
+          "[restart]")
+      ->check(CLI::IsMember({"restart", "stop"}))
+      ->type_name("WHAT");
   serve->set_config("--config", "", "file of flags, TOML: port = 8000");
   serve->get_option("model")->required(false);
   return serve;
@@ -201,7 +218,7 @@ CLI::App* AddWorker(CLI::App& app, WorkerFlags& flags) {
           "another worker on the same engine and KV pool: ID,ROLE,NAME,ADDRESS")
       ->type_name("WORKER");
   worker->add_flag("--own-engines", flags.own_engines, "they have an engine and a KV pool each")->group("");
-  AddPath(*worker, flags.min_path_gbps, flags.transfer_throttle_gbps, flags.abort_on_leak);
+  AddPath(*worker, flags);
   AddWatchdog(*worker, flags.wedged_after_ms, flags.wedged_restart_ms);
   AddCommon(*worker, flags.common);
   return worker;

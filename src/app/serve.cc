@@ -118,7 +118,12 @@ std::vector<std::string> WorkerArguments(const ServeFlags& flags, const ChildSpe
     add("--beside", Cat(worker.id.value, ",", RoleName(worker.role), ",", worker.name, ",", worker.address));
   }
   if (flags.min_path_gbps > 0) add("--min-path-gbps", Cat(flags.min_path_gbps));
-  if (flags.transfer_throttle_gbps > 0) add("--transfer-throttle-gbps", Cat(flags.transfer_throttle_gbps));
+  if (flags.verify_kv) arguments.push_back("--verify-kv");
+  if (flags.faults_on.empty() || flags.faults_on == spec.process) {
+    if (flags.transfer_throttle_gbps > 0) add("--transfer-throttle-gbps", Cat(flags.transfer_throttle_gbps));
+    if (flags.transfer_corrupt_every > 0) add("--transfer-corrupt-every", Cat(flags.transfer_corrupt_every));
+    if (flags.mute_handoff) arguments.push_back("--mute-handoff");
+  }
   add("--wedged-after-ms", Cat(flags.wedged_after_ms));
   add("--wedged-restart-ms", Cat(flags.wedged_restart_ms));
   if (flags.abort_on_leak) arguments.push_back("--abort-on-leak");
@@ -148,6 +153,15 @@ std::string ProcessName(const std::vector<WorkerSpec>& workers) {
   for (size_t i = 1; i < workers.size(); ++i) name += Cat("+", workers[i].name);
   return name;
 }
+
+// Stopped: lost after two seconds. Asleep, and answering nothing: after ten.
+constexpr PeerWatchOptions kFrontEndBeats{.interval_ms = 500,
+                                          .look_after = 1,
+                                          .suspect_stopped = 1,
+                                          .suspect_silent = 2,
+                                          .suspect_active = 4,
+                                          .lose_stopped = 4,
+                                          .lose_silent = 20};
 
 std::vector<ChildSpec> Children(ServeFlags flags, const std::string& folder) {
   const int32_t gpus = CountGpus(flags.engine);
@@ -195,7 +209,7 @@ int RunServe(const ServeFlags& given) {
   ConfigureLogging("serve", flags.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
                    flags.common.verbose ? LogLevel::kDebug : LogLevel::kInfo);
   absl::StatusOr<std::string> folder = CreateRunFolder();
-  absl::StatusOr<std::unique_ptr<Network>> network = Network::Create();
+  absl::StatusOr<std::unique_ptr<Network>> network = Network::Create({.watch = kFrontEndBeats});
   if (!folder.ok() || !network.ok()) {
     LogError(Message(folder.ok() ? network.status() : folder.status()));
     return 1;
@@ -204,7 +218,8 @@ int RunServe(const ServeFlags& given) {
   {
     SupervisorOptions options{.address = Cat("unix:", *folder, "/supervisor"),
                               .children = Children(flags, *folder),
-                              .drain_timeout_ms = flags.frontend.drain_timeout_ms};
+                              .drain_timeout_ms = flags.frontend.drain_timeout_ms,
+                              .end_with_front_end = flags.end_with_frontend};
     auto start_up = std::make_shared<StartUp>(flags.engine.model.empty() ? "simulated engines" : flags.engine.model,
                                               options.children.size());
     options.on_progress = [start_up](const proto::Progress& progress, const std::string& process) {

@@ -16,6 +16,7 @@
 #include "base/crash_handler.h"
 #include "base/log.h"
 #include "base/mutex.h"
+#include "core/step_record.h"
 #include "supervisor/supervisor.h"
 #include "transfer/transport.h"
 #include "worker/worker.h"
@@ -27,8 +28,9 @@ constexpr int64_t kAbortMs = 3000;  // for a process to die of SIGABRT, its trac
 
 std::unique_ptr<Transport> MakeTransport(const WorkerFlags& flags, const KvMemory& memory) {
   auto transport = ChooseTransport(memory, flags.engine.gpu);
-  if (flags.transfer_throttle_gbps <= 0) return transport;
-  return MakeThrottledTransport(std::move(transport), {.bytes_per_second = flags.transfer_throttle_gbps * 1e9});
+  if (flags.transfer_throttle_gbps <= 0 && flags.transfer_corrupt_every == 0) return transport;
+  return MakeThrottledTransport(std::move(transport), {.bytes_per_second = flags.transfer_throttle_gbps * 1e9,
+                                                       .corrupt_every = flags.transfer_corrupt_every});
 }
 
 int ExitCode(const absl::Status& status) {
@@ -117,6 +119,9 @@ class WorkerProcess {
     BATON_ASSIGN_OR_RETURN(link_, ChildLink::Create(*network_, flags_.child, flags_.worker.id, std::move(events)));
     link_->Report("loading weights", 0);
     const std::vector<WorkerFlag> workers = WorkersOf(flags_);
+    if (flags_.child.step_record_fd >= 0) {
+      BATON_ASSIGN_OR_RETURN(step_record_, StepRecord::Map(UniqueFd(flags_.child.step_record_fd), workers.size()));
+    }
     if (flags_.own_engines) {
       for (const WorkerFlag& worker : workers) BATON_RETURN_IF_ERROR(AddLoop({worker}));
     } else {
@@ -146,6 +151,10 @@ class WorkerProcess {
                              reported = fraction;
                              link_->Report("loading weights", 0.9 * fraction);
                            }));
+    if (flags_.verify_kv && loop.loaded.engine->kv_memory().shareable_fd < 0) {
+      return InvalidArgument("--verify-kv: expected KV blocks in host memory (CPUs, --sim), found them on ",
+                             loop.loaded.engine->info().device, "; leave the flag out");
+    }
     loop.transport = MakeTransport(flags_, loop.loaded.engine->kv_memory());
     loop.steps = std::make_unique<StepLoop>(*loop.loaded.engine);
     for (const WorkerFlag& flag : workers) {
@@ -158,8 +167,13 @@ class WorkerProcess {
           .scheduler = loop.loaded.scheduler,
           .prefill_tokens_per_second = loop.loaded.prefill_tokens_per_second,
           .min_path_gbps = flags_.min_path_gbps,
+          .step_record = step_record_.get(),
+          .step_record_part = workers_++,
+          .last_word_ms = flags_.wedged_restart_ms > 0 ? flags_.wedged_restart_ms : WorkerOptions{}.last_word_ms,
+          .verify_kv = flags_.verify_kv,
           .watchdog = {.wedged_after_ms = flags_.wedged_after_ms, .restart_after_ms = flags_.wedged_restart_ms},
           .on_stuck = [this, &loop](const std::string& reason) { EndStuck(loop, reason); },
+          .mute_handoff = flags_.mute_handoff,
           .abort_on_leak = flags_.abort_on_leak,
           .report_lost = [this](const proto::WorkerLost& lost) { link_->ReportLost(lost); }};
       BATON_ASSIGN_OR_RETURN(auto worker, Worker::Create(*network_, *loop.steps, *loop.transport, std::move(options)));
@@ -197,6 +211,8 @@ class WorkerProcess {
   const WorkerFlags& flags_;
   MemberNews news_;
   std::unique_ptr<ChildLink> link_;
+  std::unique_ptr<StepRecord> step_record_;
+  size_t workers_ = 0;
   std::vector<std::unique_ptr<EngineLoop>> loops_;
   std::unique_ptr<Timer> last_resort_;
   std::unique_ptr<Network> network_;  // goes first

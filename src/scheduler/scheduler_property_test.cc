@@ -48,7 +48,7 @@ class Simulation {
   }
 
   int64_t steps = 0, finished = 0, preemptions = 0, hit_tokens = 0, parked = 0, over_budget = 0, remote = 0, held = 0,
-          aborted_mid_plan = 0, failed = 0, fences = 0;
+          aborted_mid_plan = 0, failed = 0, fences = 0, resumed = 0;
 
  private:
   static constexpr int kMaxLength = 112;
@@ -210,7 +210,7 @@ class Simulation {
     const size_t count = Random(8) == 0 ? std::min<size_t>(left, 1 + Random(3)) : 1;
     const auto from = client.expected.tokens.begin() + client.received.size();
     const std::vector<TokenId> first(from, from + count);
-    const auto finish = scheduler_->AddPrefilled(id, first);
+    const auto finish = Random(5) == 0 ? Resume(id, first) : scheduler_->AddPrefilled(id, first);
     ASSERT_TRUE(finish.ok()) << finish.status();
     client.received.insert(client.received.end(), first.begin(), first.end());
     client.remote = false;
@@ -221,6 +221,18 @@ class Simulation {
     EXPECT_EQ(client.received, client.expected.tokens);
     clients_.erase(entry);
     ++finished;
+  }
+
+  // What has arrived in some block, and perhaps after it, is not what was sent.
+  absl::StatusOr<FinishReason> Resume(SequenceId id, const std::vector<TokenId>& first) {
+    const Sequence& sequence = *scheduler_->Find(id);
+    const int32_t bad =
+        sequence.named_blocks + Random(std::max(1, pool_.BlocksFor(sequence.length()) - sequence.named_blocks));
+    if (bad * block_size_ >= sequence.length()) return scheduler_->AddPrefilled(id, first);  // all of it was here
+    for (int32_t i = bad * block_size_; i < sequence.length(); ++i) engine_.At(sequence.blocks, i) = Random(1000);
+    clients_.at(id).complete = bad;
+    ++resumed;
+    return scheduler_->ResumeRemote(id, first, bad);
   }
 
   void LoseRemote(std::map<SequenceId, Client>::iterator entry) {
@@ -349,7 +361,7 @@ class Simulation {
 
 TEST(SchedulerPropertyTest, EverySequenceGetsItsTokensWhateverHappens) {
   int64_t steps = 0, finished = 0, preemptions = 0, hits = 0, parked = 0, over_budget = 0, remote = 0, held = 0,
-          aborted = 0, failed = 0, fences = 0;
+          aborted = 0, failed = 0, fences = 0, resumed = 0;
   for (int seed = 1; seed <= 150 && !HasFailure(); ++seed) {
     SCOPED_TRACE(Cat("seed ", seed));
     Simulation simulation(seed);
@@ -365,13 +377,15 @@ TEST(SchedulerPropertyTest, EverySequenceGetsItsTokensWhateverHappens) {
     aborted += simulation.aborted_mid_plan;
     failed += simulation.failed;
     fences += simulation.fences;
+    resumed += simulation.resumed;
   }
   std::cout << "steps " << steps << ", finished " << finished << ", preemptions " << preemptions << ", hit tokens "
             << hits << ", parked sequence-steps " << parked << ", steps over budget " << over_budget << ", remote "
             << remote << ", held " << held << ", aborted mid-plan " << aborted << ", failed steps " << failed
             << ", fenced blocks " << fences << "\n";
   // The load must have visited what it is meant to test.
-  for (int64_t count : {finished, preemptions, hits, parked, over_budget, remote, held, aborted, failed, fences}) {
+  for (int64_t count :
+       {finished, preemptions, hits, parked, over_budget, remote, held, aborted, failed, fences, resumed}) {
     EXPECT_GT(count, 100);
   }
 }

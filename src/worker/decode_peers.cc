@@ -74,6 +74,7 @@ void DecodeHandoff::OfferPool(uint64_t connection, Peer& peer) {
   offer->set_to_incarnation(peer.incarnation);
   offer->set_pool(options_.pool_descriptor);
   offer->set_block_bytes(options_.layout.block_bytes());
+  offer->set_verify(options_.verify != nullptr);
   if (peer.shared_pool) {
     // There is no path to measure.
   } else if (auto blocks = pool_.Allocate(std::min(wanted, pool_.Available() / 2)); blocks.ok()) {
@@ -107,6 +108,19 @@ void DecodeHandoff::OnSessionClosed(uint64_t connection, const absl::Status& why
   Peer& peer = peers_.at(*worker);
   peer.session.reset();
   ExecutePeer(*worker, side_.OnClosed(connection), Unavailable("lost ", peer.member.process(), ": ", Message(why)));
+}
+
+void DecodeHandoff::CloseSilent(Clock::time_point now) {
+  for (const auto& [sequence, request] : side_.requests()) {
+    Incoming& incoming = incoming_.at(sequence);
+    if (incoming.last_word_by > now) continue;
+    incoming.last_word_by = Clock::time_point::max();
+    Peer& peer = peers_.at(request.prefill);
+    if (peer.session == nullptr || side_.peers().at(request.prefill).connection != request.connection) continue;
+    LogWarning(peer.member.process(), " has not ended request ", incoming.request.id, ", which was cancelled ",
+               options_.last_word_ms / 1000, " s ago: giving it up");
+    peer.session->Close();  // the news of it comes by the inbox
+  }
 }
 
 void DecodeHandoff::OnMembers(const proto::Members& members) {

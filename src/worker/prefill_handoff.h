@@ -89,6 +89,7 @@ class PrefillHandoff : public LayerGroupSink {
   struct Peer {
     std::shared_ptr<RemoteMemory> pool;  // null where the pool is shared
     bool shared_pool = false;
+    bool verify = false;  // it wants digests
     absl::Status refused;
   };
   // What goes with a prompt of side_.
@@ -96,7 +97,9 @@ class PrefillHandoff : public LayerGroupSink {
     std::shared_ptr<Session> session;
     std::shared_ptr<RemoteMemory> pool;
     bool shared_pool = false;
-    void* ready = nullptr;  // the event after which what is computed is there; null: it is
+    bool verify = false;
+    std::map<BlockId, uint64_t> digests;  // by the block there; with verify
+    void* ready = nullptr;                // the event after which what is computed is there; null: it is
     uint64_t epoch = 0;
     SequenceId sequence;
     Clock::time_point received;
@@ -120,7 +123,8 @@ class PrefillHandoff : public LayerGroupSink {
       BATON_REQUIRES(mutex_);
   void Push(uint64_t tag, Prompt& prompt, const std::vector<PushPiece>& pieces) BATON_REQUIRES(mutex_);
   std::vector<CopyRange> Ranges(const std::vector<PushPiece>& pieces) const;
-  void OnPushed(uint64_t tag, const TransferResult& result) BATON_EXCLUDES(mutex_);
+  // `whole`: blocks here and there whose last layers these were; their digests are wanted.
+  void OnPushed(uint64_t tag, const TransferResult& result, const std::vector<PushPiece>& whole) BATON_EXCLUDES(mutex_);
   PrefillSide::Session NameOf(const std::shared_ptr<Session>& session) BATON_REQUIRES(mutex_);
 
   Transport& transport_;

@@ -79,6 +79,8 @@ absl::Status Worker::Init(Transport& transport) {
                            .pool_fd = exported_.fd,
                            .connect_early = options_.role != proto::PREFILL,
                            .epoch_base = options_.incarnation << 40,
+                           .last_word_ms = options_.last_word_ms,
+                           .verify = options_.verify_kv ? memory.base : nullptr,
                            .report_lost = [this](WorkerId worker, uint64_t incarnation, const std::string& reason) {
                              proto::WorkerLost lost;
                              lost.set_worker(worker.value);
@@ -202,7 +204,9 @@ void Worker::OnGenerate(const std::shared_ptr<Session>& session, const proto::Ge
   stream.waterfall.prefill_worker = options_.id.value;
   streams_.Add(sequence, std::move(stream));
   unchecked_ = true;
-  const absl::Status checked = CheckTokens(*request);
+  absl::Status checked = CheckTokens(*request);
+  // What can never fit here shall not cost another worker a prefill.
+  if (checked.ok()) checked = scheduler_->Check(*request, SequenceKind::kLocal);
   const bool room = decode_->size() < options_.max_waiting;
   if (checked.ok() && room && generate.has_prefill() && generate.prefill().worker() != options_.id.value) {
     return decode_->Start(sequence, *std::move(request), generate.prefill());
@@ -213,6 +217,7 @@ void Worker::OnGenerate(const std::shared_ptr<Session>& session, const proto::Ge
 }
 
 void Worker::OnPrefill(const std::shared_ptr<Session>& session, const proto::Prefill& prefill) {
+  if (options_.mute_handoff) return;
   const SequenceId sequence{++next_sequence_};
   unchecked_ = true;
   if (!prefill_->OnPrefill(session, prefill.epoch(), sequence).ok()) return;
@@ -248,6 +253,7 @@ void Worker::ExpireDeadlines() {
 absl::StatusOr<bool> Worker::TakeTurn() {
   ExpireDeadlines();
   prefill_->ExpireHolds(Clock::now());
+  decode_->CloseSilent(Clock::now());
   BATON_ASSIGN_OR_RETURN(const bool stepped, Step());
   decode_->Retry();
   loop_.PublishCacheChanges();
@@ -267,6 +273,7 @@ absl::StatusOr<bool> Worker::Step() {
   if (plan.batch.items.empty()) return false;
   NoteScheduled(plan);
   prefill_->OnPlan(plan);
+  RecordStep(plan);
   // Somebody who waits for layers keeps a device from running the step as one graph: only prefills say
   // how far they are.
   absl::StatusOr<StepOutput> output = engine_.Run(plan.batch, plan.prefill_tokens > 0 ? this : nullptr);
@@ -282,9 +289,32 @@ absl::StatusOr<bool> Worker::Step() {
   for (SequenceEvent& event : events) Deliver(std::move(event), failure);
   if (absl::IsInternal(failure)) {
     streams_.Flush();
-    return failure;
+    return failure;  // the process ends, and these are on record
   }
+  EndRecordedStep();
   return true;
+}
+
+// On record are the batches of all steps that are not over: any of them may be what the process dies of.
+void Worker::RecordStep(const StepPlan& plan) {
+  std::vector<uint64_t>& names = recorded_steps_.emplace_back();
+  for (const BatchItem& item : plan.batch.items) {
+    const Sequence* sequence = scheduler_->Find(item.sequence);
+    if (sequence != nullptr) names.push_back(StepRecord::NameOf(sequence->request));
+  }
+  WriteRecord();
+}
+
+void Worker::EndRecordedStep() {
+  recorded_steps_.pop_front();
+  WriteRecord();
+}
+
+void Worker::WriteRecord() {
+  if (options_.step_record == nullptr) return;
+  std::vector<uint64_t> names;
+  for (const std::vector<uint64_t>& step : recorded_steps_) names.insert(names.end(), step.begin(), step.end());
+  options_.step_record->Set(options_.step_record_part, names);
 }
 
 void Worker::NoteScheduled(const StepPlan& plan) {

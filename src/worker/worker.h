@@ -10,6 +10,7 @@
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "core/engine.h"
+#include "core/step_record.h"
 #include "kv/block_pool.h"
 #include "proto/baton.pb.h"
 #include "rpc/envelope.h"
@@ -41,10 +43,15 @@ struct WorkerOptions {
   SchedulerOptions scheduler;
   double prefill_tokens_per_second = 0;  // measured at start; 0: not
   double min_path_gbps = 0;
+  StepRecord* step_record = nullptr;  // says which requests a step computes, for whoever reaps this process
+  size_t step_record_part = 0;        // this worker's
+  int64_t last_word_ms = 30000;       // for a prefill worker to end what was cancelled, before it is reported lost
+  bool verify_kv = false;      // blocks that were handed over are compared with what was sent; memory of the host only
   int32_t max_waiting = 4096;  // sequences
   WatchdogOptions watchdog;
   // The step loop or the transfer plane hangs for too long: end the process. From the network's thread.
   std::function<void(const std::string& reason)> on_stuck;
+  bool mute_handoff = false;             // tests: takes prompts of others, and never answers
   bool abort_on_leak = false;            // tests: end the process when blocks do not add up
   int32_t lose_cache_changes_every = 0;  // tests: so many-th message of changes is not sent
   std::function<void(const proto::WorkerLost&)> report_lost;
@@ -101,6 +108,9 @@ class Worker : private LayerGroupSink {
   void OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer_end, void* event) override;
   absl::StatusOr<bool> Step();  // false: there was nothing to do
   void NoteScheduled(const StepPlan& plan);
+  void RecordStep(const StepPlan& plan);
+  void EndRecordedStep();
+  void WriteRecord();
   void Deliver(SequenceEvent event, const absl::Status& failure);
   void OnHello(const std::shared_ptr<Session>& session);
   void SendCacheSnapshot(const std::vector<std::shared_ptr<Session>>& sessions);
@@ -126,8 +136,9 @@ class Worker : private LayerGroupSink {
   StepRates rates_;
   uint64_t next_sequence_ = 0;
   uint64_t steps_ = 0;
-  bool after_step_ = false;  // the last turn of the loop ran a step
-  uint64_t step_gaps_ = 0;   // between such steps, as the device saw them
+  std::deque<std::vector<uint64_t>> recorded_steps_;  // names of their requests, the oldest step first
+  bool after_step_ = false;                           // the last turn of the loop ran a step
+  uint64_t step_gaps_ = 0;                            // between such steps, as the device saw them
   double step_gap_seconds_ = 0;
   uint64_t cache_messages_ = 0;  // of changes
   uint64_t cache_sequence_ = 0;  // number of the last change that was sent
