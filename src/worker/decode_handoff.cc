@@ -14,11 +14,13 @@
 namespace baton {
 namespace {
 
+// A worker that works ends what is cancelled within a step or a piece of a copy. One that takes longer gets no new
+// prompts until it has.
+constexpr int64_t kAnswerMs = 1000;
+
 int64_t KnownTokens(const Request& request) {
   return static_cast<int64_t>(request.prompt.size() + request.generated.size());
 }
-
-bool IsEnding(DecodeState state) { return state == DecodeState::kEnding || state == DecodeState::kEndingReserved; }
 
 }  // namespace
 
@@ -39,6 +41,10 @@ void DecodeHandoff::Start(SequenceId sequence, Request request, const proto::Mem
   incoming_[sequence].request = std::move(request);
   side_.Start(sequence, {prefill.worker()});
   if (!peer.refused.ok()) return Execute(side_.Handle(sequence, DecodeEvent::kPeerGone), {.why = peer.refused});
+  if (const auto silent_ms = SilentForMs({prefill.worker()}); silent_ms && *silent_ms > kAnswerMs) {
+    const absl::Status why = Unavailable(prefill.process(), " has not answered a cancel for ", *silent_ms, " ms");
+    return Execute(side_.Handle(sequence, DecodeEvent::kPeerGone), {.why = why});
+  }
   if (peer.session != nullptr) Retry();
 }
 
@@ -176,7 +182,7 @@ void DecodeHandoff::Execute(const std::optional<DecodeDecision>& decision, const
   if (!decision->Does(DecodeAction::kRecompute)) SettleBlocks(*decision);
   for (const DecodeAction action : decision->actions) Act(action, *decision, cause);
   if (IsEnding(decision->to) && !IsEnding(decision->from)) {
-    incoming_.at(decision->sequence).last_word_by = Clock::now() + std::chrono::milliseconds(options_.last_word_ms);
+    incoming_.at(decision->sequence).ending_since = Clock::now();
   }
   if (decision->to != DecodeState::kForgotten) return;
   const auto incoming = incoming_.find(decision->sequence);

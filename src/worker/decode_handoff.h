@@ -83,7 +83,8 @@ class DecodeHandoff {
     int32_t good_blocks = 0;        // of a corrupt one: those before the first bad one
     std::optional<SampledToken> first_token;
     Clock::time_point prefill_ended;
-    Clock::time_point last_word_by = Clock::time_point::max();  // of one that is ending
+    Clock::time_point ending_since;  // of one whose last word is still to come
+    bool given_up = false;           // it did not come
   };
   // What goes with a peer of side_.
   struct Peer {
@@ -100,6 +101,7 @@ class DecodeHandoff {
   void Connect(WorkerId worker, uint64_t connection);
   void OnConnected(uint64_t connection, absl::StatusOr<std::shared_ptr<Session>> session);
   void OnSessionClosed(uint64_t connection, const absl::Status& why);
+  std::optional<int64_t> SilentForMs(WorkerId worker) const;  // since the oldest cancel that it has not answered
   void ExecutePeer(WorkerId worker, const PeerDecision& decision, const absl::Status& why);
   void OfferPool(uint64_t connection, Peer& peer);
   void OnPathMeasured(uint64_t connection, Peer& peer, const proto::PathMeasured& measured);

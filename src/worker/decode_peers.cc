@@ -110,11 +110,21 @@ void DecodeHandoff::OnSessionClosed(uint64_t connection, const absl::Status& why
   ExecutePeer(*worker, side_.OnClosed(connection), Unavailable("lost ", peer.member.process(), ": ", Message(why)));
 }
 
+std::optional<int64_t> DecodeHandoff::SilentForMs(WorkerId worker) const {
+  std::optional<int64_t> longest;
+  for (const auto& [sequence, request] : side_.requests()) {
+    if (request.prefill != worker || !IsEnding(request.state)) continue;
+    const int64_t ms = MicrosecondsBetween(incoming_.at(sequence).ending_since, Clock::now()) / 1000;
+    longest = std::max(longest.value_or(0), ms);
+  }
+  return longest;
+}
+
 void DecodeHandoff::CloseSilent(Clock::time_point now) {
   for (const auto& [sequence, request] : side_.requests()) {
     Incoming& incoming = incoming_.at(sequence);
-    if (incoming.last_word_by > now) continue;
-    incoming.last_word_by = Clock::time_point::max();
+    const bool late = now - incoming.ending_since > std::chrono::milliseconds(options_.last_word_ms);
+    if (!IsEnding(request.state) || !late || std::exchange(incoming.given_up, true)) continue;
     Peer& peer = peers_.at(request.prefill);
     if (peer.session == nullptr || side_.peers().at(request.prefill).connection != request.connection) continue;
     LogWarning(peer.member.process(), " has not ended request ", incoming.request.id, ", which was cancelled ",

@@ -36,6 +36,10 @@ enum class DecodeState : uint8_t {
   kForgotten,
 };
 
+inline bool IsEnding(DecodeState state) {
+  return state == DecodeState::kEnding || state == DecodeState::kEndingReserved;
+}
+
 enum class DecodeEvent : uint8_t {
   kHeadRoom,    // enough to ask P
   kStarted,     // message of P

@@ -217,7 +217,7 @@ void Worker::OnGenerate(const std::shared_ptr<Session>& session, const proto::Ge
 }
 
 void Worker::OnPrefill(const std::shared_ptr<Session>& session, const proto::Prefill& prefill) {
-  if (options_.mute_handoff) return;
+  if (options_.mute_handoff && options_.incarnation == 1) return;
   const SequenceId sequence{++next_sequence_};
   unchecked_ = true;
   if (!prefill_->OnPrefill(session, prefill.epoch(), sequence).ok()) return;

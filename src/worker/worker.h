@@ -51,7 +51,7 @@ struct WorkerOptions {
   WatchdogOptions watchdog;
   // The step loop or the transfer plane hangs for too long: end the process. From the network's thread.
   std::function<void(const std::string& reason)> on_stuck;
-  bool mute_handoff = false;             // tests: takes prompts of others, and never answers
+  bool mute_handoff = false;             // tests: the first process here takes prompts and never answers
   bool abort_on_leak = false;            // tests: end the process when blocks do not add up
   int32_t lose_cache_changes_every = 0;  // tests: so many-th message of changes is not sent
   std::function<void(const proto::WorkerLost&)> report_lost;
