@@ -77,8 +77,12 @@ def overload(build_dir, folder, seconds=60.0, factor=10):
         watcher.join()
         server.wait_nothing_left(10)
         quarter = max(1, len(samples) // 4)
+        errors = {}
+        for kind, count in load["errors"].items():  # the message says when to come again
+            kind = "HTTP 429" if kind.startswith("HTTP 429") else kind
+            errors[kind] = errors.get(kind, 0) + count
         return {"capacity_per_second": round(capacity, 2), "offered_per_second": round(factor * capacity, 1),
-                "answered": load["succeeded"], "refused": load["failed"], "errors": load["errors"],
+                "answered": load["succeeded"], "refused": load["failed"], "errors": errors,
                 "answered_per_second": round(load["requests_per_second"], 2),
                 "goodput_share": round(load["requests_per_second"] / capacity, 3), "seconds": round(load["duration_s"], 1),
                 "ttft_ms_p50": load["ttft_ms"]["p50"], "ttft_ms_p99": load["ttft_ms"]["p99"],
@@ -173,7 +177,8 @@ def check_cancel(found):
 
 # ---- peers that do not answer, or crawl ----
 
-PEERS = ["--sim", "step_us=5000,prefill_us=200,blocks=4096", "--prefill", "2x1", "--decode", "2x1", "--max-local-prefill", "0"]
+# One prefill worker alone has the capacity for the load.
+PEERS = ["--sim", "step_us=5000,prefill_us=100,blocks=4096", "--prefill", "2x1", "--decode", "2x1", "--max-local-prefill", "0"]
 FAULTS = {"none": [], "never answers": ["--mute-handoff", "--faults-on", "prefill-1"],
           "crawls": ["--transfer-throttle-gbps", "0.00002", "--faults-on", "prefill-1"]}
 GOOD_PEER = 1  # prefill-0

@@ -172,6 +172,7 @@ class Scheduler {
 
   bool HasWork() const { return !running_.empty() || waiting_.size() + static_cast<int32_t>(parked_.size()) > 0; }
   SchedulerCounts Counts() const;
+  int64_t preemptions() const { return preemptions_; }  // since the start
   // Available blocks, less what running, reserved and waiting sequences are still expected to take. A sequence is
   // expected to generate as much as recent ones did, or up to its limit when none is known. May be negative.
   int64_t ExpectedFreeBlocks() const;

@@ -180,6 +180,21 @@ void PrefillHandoff::OnCancel(const std::shared_ptr<Session>& session, uint64_t 
   Execute(side_.Cancel(NameOf(session), epoch), {.why = Cancelled("cancelled")});
 }
 
+void PrefillHandoff::OnPreemptions(const std::function<bool(SequenceId)>& waits) {
+  MutexLock lock(mutex_);
+  std::vector<SequenceId> preempted;
+  for (const auto& [tag, prompt] : prompts_) {
+    const bool started = prompt.started != Clock::time_point();
+    if (prompt.shared_pool && started && waits(prompt.sequence)) preempted.push_back(prompt.sequence);
+  }
+  for (const SequenceId sequence : preempted) EndPreempted(sequence);
+}
+
+void PrefillHandoff::EndPreempted(SequenceId sequence) {
+  Execute(side_.Handle(sequence, PrefillEvent::kFailed),
+          {.why = Unavailable("preempted: it would be computed into other blocks than those that were shared")});
+}
+
 void PrefillHandoff::OnPlan(const StepPlan& plan) {
   MutexLock lock(mutex_);
   for (size_t i = 0; i < plan.items.size(); ++i) {
@@ -188,8 +203,7 @@ void PrefillHandoff::OnPlan(const StepPlan& plan) {
     if (Prompt* prompt = Find(item.sequence)) {
       prompt->ready = nullptr;  // the step before has ended
       if (admitted && prompt->shared_pool && prompt->started != Clock::time_point()) {
-        Execute(side_.Handle(item.sequence, PrefillEvent::kFailed),
-                {.why = Unavailable("preempted: it is computed into other blocks than those that were shared")});
+        EndPreempted(item.sequence);
         continue;
       }
     }

@@ -74,6 +74,9 @@ class PrefillHandoff : public LayerGroupSink {
   void OnCancel(const std::shared_ptr<Session>& session, uint64_t epoch) BATON_EXCLUDES(mutex_);
   void OnSessionClosed(const std::shared_ptr<Session>& session) BATON_EXCLUDES(mutex_);
 
+  // The scheduler has preempted something. A prompt that shares its blocks with its decode worker ends if it is one of
+  // them, which `waits` says: the blocks are kept by the other side's references, so it might never begin again.
+  void OnPreemptions(const std::function<bool(SequenceId)>& waits) BATON_EXCLUDES(mutex_);
   // Before a step: tells decode workers which prompts have started. After it: first tokens.
   void OnPlan(const StepPlan& plan) BATON_EXCLUDES(mutex_);
   void OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer_end, void* event) override
@@ -117,6 +120,7 @@ class PrefillHandoff : public LayerGroupSink {
   };
 
   absl::StatusOr<PathReport> Accept(const proto::PoolOffer& offer, UniqueFd fd, std::shared_ptr<RemoteMemory>& pool);
+  void EndPreempted(SequenceId sequence) BATON_REQUIRES(mutex_);
   Prompt* Find(SequenceId sequence) BATON_REQUIRES(mutex_);  // null: not one of these
   void Execute(const std::optional<PrefillDecision>& decision, const Cause& cause) BATON_REQUIRES(mutex_);
   void Act(PrefillAction action, Prompt& prompt, const PrefillDecision& decision, const Cause& cause)

@@ -270,6 +270,7 @@ void Worker::OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer
 
 absl::StatusOr<bool> Worker::Step() {
   const StepPlan plan = scheduler_->Schedule();
+  NotePreemptions();
   if (plan.batch.items.empty()) return false;
   NoteScheduled(plan);
   prefill_->OnPlan(plan);
@@ -315,6 +316,14 @@ void Worker::WriteRecord() {
   std::vector<uint64_t> names;
   for (const std::vector<uint64_t>& step : recorded_steps_) names.insert(names.end(), step.begin(), step.end());
   options_.step_record->Set(options_.step_record_part, names);
+}
+
+void Worker::NotePreemptions() {
+  if (std::exchange(seen_preemptions_, scheduler_->preemptions()) == scheduler_->preemptions()) return;
+  prefill_->OnPreemptions([this](SequenceId id) {
+    const Sequence* sequence = scheduler_->Find(id);
+    return sequence != nullptr && sequence->state == SequenceState::kWaiting;
+  });
 }
 
 void Worker::NoteScheduled(const StepPlan& plan) {

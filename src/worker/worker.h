@@ -108,6 +108,7 @@ class Worker : private LayerGroupSink {
   void OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer_end, void* event) override;
   absl::StatusOr<bool> Step();  // false: there was nothing to do
   void NoteScheduled(const StepPlan& plan);
+  void NotePreemptions();
   void RecordStep(const StepPlan& plan);
   void EndRecordedStep();
   void WriteRecord();
@@ -136,6 +137,7 @@ class Worker : private LayerGroupSink {
   StepRates rates_;
   uint64_t next_sequence_ = 0;
   uint64_t steps_ = 0;
+  int64_t seen_preemptions_ = 0;
   std::deque<std::vector<uint64_t>> recorded_steps_;  // names of their requests, the oldest step first
   bool after_step_ = false;                           // the last turn of the loop ran a step
   uint64_t step_gaps_ = 0;                            // between such steps, as the device saw them

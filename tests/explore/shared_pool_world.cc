@@ -205,8 +205,6 @@ void SharedPoolWorld::PlanFirst(Sequence& sequence) {
   sequence.blocks = Take();
   const uint8_t r = sequence.request;
   const SequenceId id = sequence.id;
-  const bool again = std::exchange(sequence.started, true);
-  if (again && options_.preempted_ends) return Execute(prefill_.Handle(id, PrefillEvent::kFailed), r);
   Execute(prefill_.Plan(id, sequence.blocks, 0, options_.blocks_per_request, true), r);
 }
 

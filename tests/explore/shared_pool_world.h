@@ -37,7 +37,7 @@ struct SharedPoolOptions {
   bool references_with_started = true;  // Started brings a reference to each block
   bool free_unwanted = true;            // D gives back those of a request that it has given up meanwhile
   bool free_forgotten = true;           // and those that were never reserved, when it forgets the request
-  bool preempted_ends = true;           // P ends a prompt that it would compute into other blocks than D has
+  bool preempted_ends = true;  // P ends a prompt that was preempted: it would compute it into other blocks than D has
   DecodeRules decode;
   PrefillRules prefill;
 };
@@ -111,7 +111,6 @@ class SharedPoolWorld {
     SequenceId id;
     uint8_t request = 0;
     uint8_t computed = 0;  // blocks
-    bool started = false;
     bool held = false;
     std::vector<BlockId> blocks;
   };

@@ -121,6 +121,10 @@ void SharedPoolWorld::Apply(const Choice& choice) {
       preemptions_ += 1;
       Free(sequences_[a].blocks);
       sequences_[a].computed = 0;
+      // At once: D's references keep the blocks, so that it might never be planned again.
+      if (options_.preempted_ends) {
+        Execute(prefill_.Handle(sequences_[a].id, PrefillEvent::kFailed), sequences_[a].request);
+      }
       break;
     case E::kLease:
       leases_ += 1;
@@ -188,7 +192,7 @@ void SharedPoolWorld::AppendKey(std::string& key) const {
   }
   put(sequences_.size());
   for (const Sequence& sequence : sequences_) {
-    put(sequence.id.value, sequence.request, sequence.computed, sequence.started, sequence.held);
+    put(sequence.id.value, sequence.request, sequence.computed, sequence.held);
     put_blocks(sequence.blocks);
   }
   put(decode_.requests().size());
