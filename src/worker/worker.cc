@@ -28,7 +28,8 @@ Worker::Worker(Network& network, StepLoop& loop, const Transport& transport, Wor
                   if (options_.on_stuck) options_.on_stuck(reason);
                 }),
       connector_(loop.MakeConnector(network)),
-      rates_(options_.prefill_tokens_per_second) {
+      rates_(options_.prefill_tokens_per_second),
+      recorded_steps_(options_.step_record, options_.step_record_part) {
   loop_.Join(*this);
 }
 
@@ -274,7 +275,7 @@ absl::StatusOr<bool> Worker::Step() {
   if (plan.batch.items.empty()) return false;
   NoteScheduled(plan);
   prefill_->OnPlan(plan);
-  RecordStep(plan);
+  recorded_steps_.Begin(plan, *scheduler_);
   // Somebody who waits for layers keeps a device from running the step as one graph: only prefills say
   // how far they are.
   absl::StatusOr<StepOutput> output = engine_.Run(plan.batch, plan.prefill_tokens > 0 ? this : nullptr);
@@ -292,30 +293,8 @@ absl::StatusOr<bool> Worker::Step() {
     streams_.Flush();
     return failure;  // the process ends, and these are on record
   }
-  EndRecordedStep();
+  recorded_steps_.End();
   return true;
-}
-
-// On record are the batches of all steps that are not over: any of them may be what the process dies of.
-void Worker::RecordStep(const StepPlan& plan) {
-  std::vector<uint64_t>& names = recorded_steps_.emplace_back();
-  for (const BatchItem& item : plan.batch.items) {
-    const Sequence* sequence = scheduler_->Find(item.sequence);
-    if (sequence != nullptr) names.push_back(StepRecord::NameOf(sequence->request));
-  }
-  WriteRecord();
-}
-
-void Worker::EndRecordedStep() {
-  recorded_steps_.pop_front();
-  WriteRecord();
-}
-
-void Worker::WriteRecord() {
-  if (options_.step_record == nullptr) return;
-  std::vector<uint64_t> names;
-  for (const std::vector<uint64_t>& step : recorded_steps_) names.insert(names.end(), step.begin(), step.end());
-  options_.step_record->Set(options_.step_record_part, names);
 }
 
 void Worker::NotePreemptions() {

@@ -10,7 +10,6 @@
 #pragma once
 
 #include <chrono>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -28,6 +27,7 @@
 #include "worker/inbox.h"
 #include "worker/prefill_handoff.h"
 #include "worker/rates.h"
+#include "worker/recorded_steps.h"
 #include "worker/step_loop.h"
 #include "worker/stream_table.h"
 #include "worker/watchdog.h"
@@ -109,9 +109,6 @@ class Worker : private LayerGroupSink {
   absl::StatusOr<bool> Step();  // false: there was nothing to do
   void NoteScheduled(const StepPlan& plan);
   void NotePreemptions();
-  void RecordStep(const StepPlan& plan);
-  void EndRecordedStep();
-  void WriteRecord();
   void Deliver(SequenceEvent event, const absl::Status& failure);
   void OnHello(const std::shared_ptr<Session>& session);
   void SendCacheSnapshot(const std::vector<std::shared_ptr<Session>>& sessions);
@@ -135,12 +132,12 @@ class Worker : private LayerGroupSink {
   std::vector<std::shared_ptr<Session>> front_ends_;
   std::map<Clock::time_point, std::vector<SequenceId>> prefill_deadlines_;  // of prompts for other workers
   StepRates rates_;
+  RecordedSteps recorded_steps_;
   uint64_t next_sequence_ = 0;
   uint64_t steps_ = 0;
   int64_t seen_preemptions_ = 0;
-  std::deque<std::vector<uint64_t>> recorded_steps_;  // names of their requests, the oldest step first
-  bool after_step_ = false;                           // the last turn of the loop ran a step
-  uint64_t step_gaps_ = 0;                            // between such steps, as the device saw them
+  bool after_step_ = false;  // the last turn of the loop ran a step
+  uint64_t step_gaps_ = 0;   // between such steps, as the device saw them
   double step_gap_seconds_ = 0;
   uint64_t cache_messages_ = 0;  // of changes
   uint64_t cache_sequence_ = 0;  // number of the last change that was sent
