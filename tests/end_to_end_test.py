@@ -317,7 +317,7 @@ def test_a_port_in_use_says_so(build_dir, road):
     (["serve", "--sim", "instant", "--isolate", "--share-process"], "--share-process"),
     (["serve", "--sim", "instant", "--gpus", "0,1"], "2 GPUs for 1 workers"),
     (["serve", "no/such/model.gguf"], "no/such/model.gguf"),
-    (["serve", "--sim", "instant", "--decode", "1x4"], "tensor-parallel size 4"),
+    (["serve", "no/such/model.gguf", "--decode", "1x4"], "tensor-parallel size 4"),
     (["serve", "--sim", "instant", "--decode", "four"], "WORKERSxSIZE"),
     (["serve", "--sim", "instant", "--prefill", "1x1"], "prefill workers alone"),
     (["serve", "--sim", "warp=9"], "--sim"),

@@ -14,7 +14,7 @@ def test_ninety_workers_start_answer_and_end(build_dir, tmp_path):
     assert alone.stop() == 0
     shared_before = set(os.listdir("/dev/shm"))
     started = time.monotonic()
-    server = Server(build_dir, [*engine, "--prefill", "50x1", "--decode", "40x1", "--max-local-prefill", "0"], tmp_path / "many.log")
+    server = Server(build_dir, [*engine, "--prefill", "50x1", "--decode", "40x4", "--max-local-prefill", "0"], tmp_path / "many.log")
     try:
         took = time.monotonic() - started
         children = server.child_pids()

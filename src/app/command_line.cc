@@ -17,10 +17,6 @@ std::string ParsePool(const std::string& text, PoolFlag& pool) {
       workers < 1 || workers > 1024 || size < 1) {
     return Cat("expected WORKERSxSIZE, for example 2x1, found '", text, "'");
   }
-  if (size > 1) {
-    return Cat("tensor-parallel size ", size,
-               " is not supported yet: this version runs workers of size 1 only, for example ", workers, "x1");
-  }
   pool = {.workers = workers, .tensor_parallel = size};
   return "";
 }
@@ -289,6 +285,17 @@ int Complain(const std::string& message) {
   return 2;
 }
 
+// A simulated worker stands for all devices of its group, whose times its profile has.
+std::string CheckSizes(const ServeFlags& flags) {
+  for (const PoolFlag& pool : {flags.prefill, flags.decode, flags.hybrid}) {
+    if (pool.tensor_parallel == 1 || !flags.engine.sim.empty()) continue;
+    return Cat("baton serve: tensor-parallel size ", pool.tensor_parallel,
+               " is not supported yet: this version runs workers of size 1 only, for example ", pool.workers,
+               "x1 (simulated ones may have any)");
+  }
+  return "";
+}
+
 }  // namespace
 
 std::variant<Command, int> ParseCommandLine(int argc, char** argv) {
@@ -331,6 +338,7 @@ std::variant<Command, int> ParseCommandLine(int argc, char** argv) {
     if (serve_flags.engine.model.empty() && serve_flags.engine.sim.empty()) {
       return Complain("baton serve: expected MODEL, a GGUF file or a Hugging Face directory (or --sim PROFILE)");
     }
+    if (const std::string problem = CheckSizes(serve_flags); !problem.empty()) return Complain(problem);
     if (serve_flags.decode.workers + serve_flags.hybrid.workers + serve_flags.prefill.workers == 0)
       serve_flags.hybrid.workers = 1;
     if (serve_flags.decode.workers + serve_flags.hybrid.workers == 0) {
