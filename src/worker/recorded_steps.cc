@@ -17,6 +17,11 @@ void RecordedSteps::End() {
   if (record_ != nullptr) Write();
 }
 
+void RecordedSteps::Abandon() {
+  steps_.pop_back();
+  if (record_ != nullptr) Write();
+}
+
 void RecordedSteps::Write() {
   std::vector<uint64_t> names;
   for (const std::vector<uint64_t>& step : steps_) names.insert(names.end(), step.begin(), step.end());

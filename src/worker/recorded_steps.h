@@ -20,6 +20,8 @@ class RecordedSteps {
   void Begin(const StepPlan& plan, const Scheduler& scheduler);
   // The oldest one is over.
   void End();
+  // The newest one did not begin after all.
+  void Abandon();
 
  private:
   void Write();
