@@ -65,7 +65,7 @@ union Exchanged {
 };
 
 struct Shared {
-  Sum bins[kBins];
+  uint32_t bins_low[kBins], bins_high[kBins];  // 64-bit sums in halves, see AddToBin
   Sum warp_sums[kWarps];
   double warp_doubles[kWarps];
   Extremes warp_extremes[kWarps];
@@ -195,9 +195,21 @@ __device__ Sum ScanCluster(Slice& slice, Sum value, Sum& total) {
   return before + through;
 }
 
-// e^((x − best) / T) as a fixed-point number: 2^36 for the best.
+// e^((x − best) / T) as a fixed-point number, to nearest: 2^36 for the best. In two ranges, each exact in 32 bits,
+// since conversions to 64 bits are slow: from 1/16 up, a float is a multiple of 2^-27.
 __device__ __forceinline__ Sum FixedWeight(float distance, float inverse_temperature) {
-  return __float2ull_rn(Exp2(-distance * inverse_temperature * kLog2e) * 68719476736.f);
+  const float weight = Exp2(-distance * inverse_temperature * kLog2e);
+  const bool large = weight >= 0.0625f;
+  return static_cast<Sum>(__float2uint_rn(weight * (large ? 134217728.f : 68719476736.f))) << (large ? 9 : 0);
+}
+
+// Shared memory adds 32-bit words only; a 64-bit atomicAdd there is a loop of compare-and-swap. Every addition to the
+// low half says itself whether it carried, so the sum of both halves is exact in any order.
+__device__ __forceinline__ void AddToBin(Shared& shared, int bin, Sum amount) {
+  const uint32_t low = static_cast<uint32_t>(amount);
+  uint32_t high = static_cast<uint32_t>(amount >> 32);
+  if (atomicAdd(&shared.bins_low[bin], low) > ~low) ++high;
+  if (high != 0) atomicAdd(&shared.bins_high[bin], high);
 }
 
 // Adds up the cluster's histograms and finds the bin where `target` (or all there is, if that is less) is reached.
@@ -207,7 +219,9 @@ __device__ Reached FindBin(Slice& slice, Sum& target) {
   Sum amount = 0;
   const int bin = slice.rank * kBinsEach + static_cast<int>(threadIdx.x);
   if (threadIdx.x < kBinsEach) {
-    for (int rank = 0; rank < kSlices; ++rank) amount += ReadPeer(shared.bins[bin], rank);
+    for (int rank = 0; rank < kSlices; ++rank) {
+      amount += ReadPeer(shared.bins_low[bin], rank) + (Sum{ReadPeer(shared.bins_high[bin], rank)} << 32);
+    }
   }
   Sum total;
   const Sum through = ScanCluster(slice, amount, total);
@@ -243,14 +257,13 @@ __device__ void Select(Slice& slice, float best, float range, Sum target, Select
       selector.low[level] = low;
       selector.inverse_width[level] = static_cast<float>(kBins) / fmaxf(high - low, 1e-30f);
     }
-    for (int i = tid; i < kBins; i += kThreads) slice.shared.bins[i] = 0;
+    for (int i = tid; i < kBins; i += kThreads) slice.shared.bins_low[i] = slice.shared.bins_high[i] = 0;
     __syncthreads();
     for (int i = tid; i < slice.size(); i += kThreads) {
       const float distance = best - slice.logits[i];
+      if (!selector.InChosenBins(distance)) continue;
       const Sum amount = measure(distance);
-      if (amount > 0 && selector.InChosenBins(distance)) {
-        atomicAdd(&slice.shared.bins[selector.Bin(level, distance)], amount);
-      }
+      if (amount > 0) AddToBin(slice.shared, selector.Bin(level, distance), amount);
     }
     const Reached reached = FindBin(slice, target);
     target -= reached.before;
@@ -260,6 +273,10 @@ __device__ void Select(Slice& slice, float best, float range, Sum target, Select
     }
     __syncthreads();
     if (reached.inside == target) break;
+    // A bin with less than two of its smallest amounts holds one token: there is nothing to narrow down.
+    if (level == 0 && reached.bin == kBins - 1) continue;  // but this one has no far edge
+    const float far = selector.low[level] + static_cast<float>(reached.bin + 1) / selector.inverse_width[level];
+    if (static_cast<double>(reached.inside) < 1.9 * static_cast<double>(measure(far))) break;
   }
 }
 
