@@ -18,9 +18,11 @@ constexpr int kTopCapacity = 64;     // candidates of a CTA for top_logprobs: th
 constexpr float kLog2e = 1.44269504f;
 using Sum = unsigned long long;
 
-// Who is kept: tokens whose bins, level by level, come before the chosen ones or are them.
+// Who is kept: tokens whose bins, level by level, come before the chosen ones or are them. Bins grow with the distance
+// from the best logit, so that is everybody up to some distance, `limit`.
 struct Selector {
   int levels = 0;  // 0: everyone
+  float limit = INFINITY;
   float low[kLevels];
   float inverse_width[kLevels];
   int chosen[kLevels];
@@ -29,7 +31,8 @@ struct Selector {
     const float at = (distance - low[level]) * inverse_width[level];
     return at < 0.f ? 0 : at >= kBins ? kBins - 1 : static_cast<int>(at);
   }
-  __device__ bool Keeps(float distance) const {
+  __device__ bool Keeps(float distance) const { return distance <= limit; }
+  __device__ bool KeepsByBins(float distance) const {
     for (int level = 0; level < levels; ++level) {
       const int bin = Bin(level, distance);
       if (bin != chosen[level]) return bin < chosen[level];
@@ -195,12 +198,9 @@ __device__ Sum ScanCluster(Slice& slice, Sum value, Sum& total) {
   return before + through;
 }
 
-// e^((x − best) / T) as a fixed-point number, to nearest: 2^36 for the best. In two ranges, each exact in 32 bits,
-// since conversions to 64 bits are slow: from 1/16 up, a float is a multiple of 2^-27.
+// e^((x − best) / T) as a fixed-point number: 2^36 for the best.
 __device__ __forceinline__ Sum FixedWeight(float distance, float inverse_temperature) {
-  const float weight = Exp2(-distance * inverse_temperature * kLog2e);
-  const bool large = weight >= 0.0625f;
-  return static_cast<Sum>(__float2uint_rn(weight * (large ? 134217728.f : 68719476736.f))) << (large ? 9 : 0);
+  return __float2ull_rn(Exp2(-distance * inverse_temperature * kLog2e) * 68719476736.f);
 }
 
 // Shared memory adds 32-bit words only; a 64-bit atomicAdd there is a loop of compare-and-swap. Every addition to the
@@ -236,6 +236,23 @@ __device__ Reached FindBin(Slice& slice, Sum& target) {
     if (other.bin >= 0) all = other;
   });
   return all;
+}
+
+// Finds the largest distance that the bins keep, by one warp: floats that are not negative order like their bits, and
+// each round divides what is left by 32.
+__device__ void FindLimit(Selector& selector) {
+  if (threadIdx.x < 32) {
+    uint32_t kept = 0;  // bits of a distance that is kept: the best logit's always is
+    for (int shift = 27; shift >= -3; shift -= 5) {
+      const uint32_t step = shift >= 0 ? 1u << shift : 1u;
+      const uint32_t candidate = kept + threadIdx.x * step;
+      const bool keeps = candidate <= 0x7f800000u && selector.KeepsByBins(__uint_as_float(candidate));
+      const uint32_t all = __ballot_sync(~0u, keeps);
+      kept += (31 - __clz(all)) * step;
+    }
+    if (threadIdx.x == 0) selector.limit = __uint_as_float(kept);
+  }
+  __syncthreads();
 }
 
 // Narrows `selector` down to the fewest best tokens whose measure reaches `target` (ties with the last stay). Only
@@ -278,6 +295,7 @@ __device__ void Select(Slice& slice, float best, float range, Sum target, Select
     const float far = selector.low[level] + static_cast<float>(reached.bin + 1) / selector.inverse_width[level];
     if (static_cast<double>(reached.inside) < 1.9 * static_cast<double>(measure(far))) break;
   }
+  FindLimit(selector);
 }
 
 }  // namespace

@@ -162,9 +162,11 @@ __global__ void rotary_table_kernel(float2* table, const float* inverse_frequenc
 
 cudaError_t LaunchRopeAppend(const RopeAppendArgs& args, cudaStream_t stream) {
   if (args.rows <= 64) return Launch<1, true>(args, stream);
-  const int at_once = kThreads / (args.cache.head_dim / 16);
-  const bool wide = args.heads + 2 * args.cache.kv_heads >= 5 * at_once;
-  return args.rows >= 256 && wide ? Launch<5, false>(args, stream) : Launch<1, false>(args, stream);
+  // Five heads a thread: four CTAs a multiprocessor, so not where a second wave would be nearly empty.
+  const int wave = 4 * MultiprocessorCount();
+  const bool wide = args.heads + 2 * args.cache.kv_heads >= 5 * kThreads / (args.cache.head_dim / 16);
+  const bool many = args.rows > 2 * wave || (args.rows > wave / 2 && args.rows <= wave);
+  return wide && many ? Launch<5, false>(args, stream) : Launch<1, false>(args, stream);
 }
 
 cudaError_t LaunchRotaryTable(float2* table, const float* inverse_frequencies, int32_t positions, int32_t half_dim,
