@@ -3,29 +3,14 @@
 // batches.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
-#include <random>
 
-#include "engine/llama.h"
-#include "model/dummy.h"
-#include "model/shape_preset.h"
+#include "engine_gpu_support.h"
 
 namespace baton {
 namespace {
-
-Model MakeModel(const std::string& preset, int32_t layers, int32_t vocabulary, bool as_recipes = false) {
-  ModelParts parts;
-  parts.config = *ShapePreset(preset);
-  parts.config.num_layers = layers;
-  parts.config.vocabulary = vocabulary;
-  parts.config.bos = 0;
-  parts.config.eos = {1};
-  EXPECT_TRUE(MakeDummyWeights(7, parts, as_recipes).ok());
-  auto model = Model::Create(std::move(parts), preset);
-  EXPECT_TRUE(model.ok()) << model.status();
-  return *std::move(model);
-}
 
 float Fp8ToFloat(uint8_t bits) {
   const int exponent = (bits >> 3) & 15;
@@ -57,71 +42,6 @@ Model Dequantized(const Model& model) {
   auto made = Model::Create(std::move(parts), "dequantized");
   EXPECT_TRUE(made.ok()) << made.status();
   return *std::move(made);
-}
-
-std::unique_ptr<Engine> MakeEngine(const Model& model, bool cuda, DType kv, bool graphs = true) {
-  auto backend = cuda ? CreateCudaBackend({.graphs = graphs}) : CreateCpuBackend({.threads = 8});
-  EXPECT_TRUE(backend.ok()) << backend.status();
-  EngineOptions options;
-  options.kv_bytes = int64_t{1} << 30;
-  options.kv_dtype = kv;
-  options.max_model_len = 4096;
-  options.max_batch_tokens = 1024;
-  auto engine = CreateLlamaEngine(model, *std::move(backend), options);
-  EXPECT_TRUE(engine.ok()) << engine.status();
-  return *std::move(engine);
-}
-
-// One sequence with blocks of its own.
-struct Sequence {
-  Sequence(const Engine& engine, std::vector<TokenId> prompt, int32_t number) : tokens(std::move(prompt)) {
-    prompt_length = static_cast<int32_t>(tokens.size());
-    const int32_t blocks = engine.info().kv.BlocksFor(prompt_length + 64);
-    for (int32_t i = 0; i < blocks; ++i) table.push_back(number * blocks + blocks - 1 - i);
-    sampling.temperature = 0;
-    sampling.top_logprobs = 20;
-  }
-  BatchItem Item(int32_t start, int32_t count, bool sample) const {
-    BatchItem item;
-    item.tokens = tokens;
-    item.prompt_length = prompt_length;
-    item.start = start;
-    item.count = count;
-    item.block_table = table;
-    item.sample = sample;
-    item.sampling = &sampling;
-    return item;
-  }
-  std::vector<TokenId> tokens;
-  int32_t prompt_length = 0;
-  std::vector<BlockId> table;
-  SamplingParams sampling;
-};
-
-StepOutput RunBatch(Engine& engine, const Batch& batch) {
-  auto output = engine.Run(batch, nullptr);
-  EXPECT_TRUE(output.ok()) << output.status();
-  return output.ok() ? *std::move(output) : StepOutput();
-}
-
-std::vector<TokenId> RandomPrompt(const Engine& engine, int32_t length, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::vector<TokenId> tokens(length);
-  for (TokenId& token : tokens) token = static_cast<TokenId>(random() % engine.info().vocabulary);
-  return tokens;
-}
-
-// Prefills in chunks; returns the last token's result.
-SampledToken Prefill(Engine& engine, const Sequence& sequence, int32_t chunk) {
-  SampledToken last;
-  for (int32_t at = 0; at < sequence.prompt_length; at += chunk) {
-    const int32_t count = std::min(chunk, sequence.prompt_length - at);
-    Batch batch;
-    batch.items.push_back(sequence.Item(at, count, at + count == sequence.prompt_length));
-    const StepOutput output = RunBatch(engine, batch);
-    if (output.items.size() == 1) last = output.items[0].sampled;
-  }
-  return last;
 }
 
 // Root mean square difference of the log-probabilities that both lists have; how many they share.
@@ -202,7 +122,7 @@ TEST(EngineGpuTest, MixedBatchesMatchSingleOnes) {
 TEST(EngineGpuTest, GraphsMatchPlainSteps) {
   const Model model = MakeModel("llama-8b-fp8", 2, 8192);
   auto graphs = MakeEngine(model, true, DType::kF8E4M3);
-  auto plain = MakeEngine(model, true, DType::kF8E4M3, false);
+  auto plain = MakeEngine(model, true, DType::kF8E4M3, {.graphs = false});
   for (const int count : {1, 3, 8, 30, 64}) {
     std::vector<Sequence> sequences;
     for (int i = 0; i < count; ++i) sequences.emplace_back(*graphs, RandomPrompt(*graphs, 20 + i, 900 + i), i);
@@ -228,6 +148,90 @@ TEST(EngineGpuTest, GraphsMatchPlainSteps) {
       EXPECT_LT(worst, 0.12) << count << " rows, step " << step;
     }
   }
+}
+
+// Generates for some sequences at once; `ahead`: each step is submitted while the one before runs, with tokens that
+// nobody knows yet. One sequence leaves halfway, and another one comes in with a prompt.
+std::vector<std::vector<TokenId>> Generate(Engine& engine, bool ahead, int32_t steps) {
+  std::vector<Sequence> sequences;
+  for (int i = 0; i < 5; ++i) {
+    sequences.emplace_back(engine, RandomPrompt(engine, 100 + 30 * i, 70 + i), i);
+    SamplingParams& sampling = sequences.back().sampling;
+    sampling.temperature = i % 2 == 0 ? 0.0f : 1.0f;
+    sampling.seed = i;
+    sampling.top_logprobs = i == 3 ? 2 : -1;
+    if (i == 2) sampling.min_tokens = steps;  // logit changes of every step
+    sequences.back().tokens.push_back(Prefill(engine, sequences.back(), 1024).token);
+  }
+  std::vector<int32_t> planned;  // tokens whose K and V are there when all that was submitted has ended
+  for (const Sequence& sequence : sequences) planned.push_back(sequence.prompt_length);
+  std::vector<int> before;  // the sequences of the step in flight
+  auto commit = [&](const StepOutput& output, const std::vector<int>& rows) {
+    for (size_t i = 0; i < rows.size(); ++i) sequences[rows[i]].tokens.push_back(output.items[i].sampled.token);
+  };
+  auto collect = [&] {
+    auto output = engine.Collect();
+    EXPECT_TRUE(output.ok()) << output.status();
+    if (output.ok()) commit(*output, before);
+  };
+  for (int32_t step = 0; step < steps; ++step) {
+    std::vector<int> rows{3, 0, 2};
+    if (step < steps / 2) rows.insert(rows.begin() + 1, 1);
+    if (step > steps / 3) rows.push_back(4);
+    Batch batch;
+    for (const int i : rows) {
+      BatchItem& item = batch.items.emplace_back(sequences[i].Item(planned[i]++, 1, true));
+      if (planned[i] <= static_cast<int32_t>(item.tokens.size())) continue;
+      item.sampled_by = static_cast<int32_t>(std::find(before.begin(), before.end(), i) - before.begin());
+    }
+    EXPECT_TRUE(engine.Submit(batch, nullptr).ok());
+    if (ahead && !before.empty()) collect();
+    before = rows;
+    if (!ahead) collect();
+    if (!ahead) before.clear();
+  }
+  if (ahead) collect();
+  std::vector<std::vector<TokenId>> tokens;
+  for (const Sequence& sequence : sequences) tokens.push_back(sequence.tokens);
+  return tokens;
+}
+
+TEST(EngineGpuTest, StepsAheadGiveTheTokensOfStepsOneByOne) {
+  const Model model = MakeModel("llama-8b-fp8", 2, 8192);
+  for (const bool graphs : {true, false}) {
+    auto engine = MakeEngine(model, true, DType::kF8E4M3, graphs);
+    const auto one_by_one = Generate(*engine, false, 40);
+    EXPECT_EQ(Generate(*engine, true, 40), one_by_one) << "graphs " << graphs;
+    EXPECT_EQ(Generate(*engine, true, 40), one_by_one) << "again, graphs " << graphs;
+    EXPECT_FALSE(engine->Collect().ok()) << "nothing is in flight";
+  }
+}
+
+// A step that follows another at once leaves the device next to no pause.
+TEST(EngineGpuTest, StepsAheadLeaveNoGap) {
+  const Model model = MakeModel("llama-8b-fp8", 8, 8192);
+  auto engine = MakeEngine(model, true, DType::kF8E4M3);
+  Sequence sequence(*engine, RandomPrompt(*engine, 300, 1), 0);
+  sequence.tokens.push_back(Prefill(*engine, sequence, 1024).token);
+  BatchItem item = sequence.Item(300, 1, true);
+  Batch first;
+  first.items = {item};
+  Batch next = first;
+  next.items[0].sampled_by = 0;
+  next.items[0].tokens = next.items[0].tokens.first(300);
+  std::vector<double> gaps;
+  ASSERT_TRUE(engine->Submit(first, nullptr).ok());
+  for (int i = 0; i < 60; ++i) {
+    ASSERT_TRUE(engine->Submit(next, nullptr).ok());
+    ASSERT_FALSE(engine->Submit(next, nullptr).ok()) << "two are in flight";
+    auto output = engine->Collect();
+    ASSERT_TRUE(output.ok()) << output.status();
+    if (i > 10) gaps.push_back(output->idle_us);
+  }
+  ASSERT_TRUE(engine->Collect().ok());
+  std::sort(gaps.begin(), gaps.end());
+  std::printf("[ gap      ] median %.1f, largest %.1f us\n", gaps[gaps.size() / 2], gaps.back());
+  EXPECT_LT(gaps[gaps.size() / 2], 25);
 }
 
 // Weights that the device makes for itself are those that the host makes.

@@ -161,7 +161,7 @@ __global__ void rotary_table_kernel(float2* table, const float* inverse_frequenc
 }  // namespace
 
 cudaError_t LaunchRopeAppend(const RopeAppendArgs& args, cudaStream_t stream) {
-  if (args.rows <= 64) return Launch<1, true>(args, stream);
+  if (args.rows <= 64 || args.invariant) return Launch<1, true>(args, stream);
   // Five heads a thread: four CTAs a multiprocessor, so not where a second wave would be nearly empty.
   const int wave = 4 * MultiprocessorCount();
   const bool wide = args.heads + 2 * args.cache.kv_heads >= 5 * kThreads / (args.cache.head_dim / 16);

@@ -241,17 +241,18 @@ cudaError_t LaunchMany(const RowArgs& args, cudaStream_t stream) {
 }
 
 // Few rows: spread each over a cluster, for latency. Many rows: one CTA each where it fits, since clusters cost
-// bandwidth.
+// bandwidth. `invariant`: all as if there were few.
 template <RowKind kKind>
-cudaError_t LaunchRows(const RowArgs& args, cudaStream_t stream) {
+cudaError_t LaunchRows(const RowArgs& args, bool invariant, cudaStream_t stream) {
+  const bool few = args.rows <= 64 || invariant;
   constexpr int kPerCta = kRowThreads * kVector;  // with one vector a thread
   if constexpr (kKind == RowKind::kQuantize) {
-    if (args.rows > 64 && args.width <= kPerCta) return LaunchMany<kKind, 1>(args, stream);
-    if (args.rows > 64 && args.width <= 2 * kPerCta) return LaunchMany<kKind, 2>(args, stream);
-    if (args.rows > 64 && args.width <= 4 * kPerCta) return LaunchMany<kKind, 4>(args, stream);
+    if (!few && args.width <= kPerCta) return LaunchMany<kKind, 1>(args, stream);
+    if (!few && args.width <= 2 * kPerCta) return LaunchMany<kKind, 2>(args, stream);
+    if (!few && args.width <= 4 * kPerCta) return LaunchMany<kKind, 4>(args, stream);
   }
   LaunchShape shape{.grid = dim3(1, args.rows), .block = dim3(kRowThreads)};
-  const int target = args.rows <= 64 ? kPerCta : 4 * kPerCta;
+  const int target = few ? kPerCta : 4 * kPerCta;
   int ctas = 1;
   while (ctas < 8 && args.width > target * ctas && args.width % (2 * ctas * kVector) == 0) ctas *= 2;
   const int share = args.width / ctas;
@@ -283,19 +284,19 @@ cudaError_t LaunchRmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
   return LaunchRows<RowKind::kNorm>(
       RowArgs{args.residual, args.delta, args.width, args.delta_scales, args.weight, args.source_rows, args.output,
               args.width, args.epsilon, args.write_residual, args.rows},
-      stream);
+      args.invariant, stream);
 }
 
 cudaError_t LaunchSwiGluRows(const SwiGluArgs& args, cudaStream_t stream) {
   return LaunchRows<RowKind::kSwiGlu>(RowArgs{nullptr, args.gate_up, 2 * args.width, args.scales, nullptr, nullptr,
                                               args.output, args.width, 0.f, false, args.rows},
-                                      stream);
+                                      args.invariant, stream);
 }
 
 cudaError_t LaunchQuantize(const QuantizeArgs& args, cudaStream_t stream) {
   return LaunchRows<RowKind::kQuantize>(
       RowArgs{nullptr, args.input, args.width, {}, nullptr, nullptr, args.output, args.width, 0.f, false, args.rows},
-      stream);
+      args.invariant, stream);
 }
 
 }  // namespace baton::cuda

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "backend/backend.h"
@@ -26,6 +27,7 @@ class StepExecutor {
     KvLayout kv;
     StepLimits limits;
     bool own_gemm = true;
+    bool deterministic = false;
     std::vector<GemmShape> layers;  // the different ones
     CudaDeviceInfo device;
   };
@@ -40,19 +42,24 @@ class StepExecutor {
   int32_t generation() const { return tables_.generation(); }
   StepProfiler& profiler() { return profiler_; }
 
-  // Uploads the tables of `plan`, which Run refers to until the next Begin.
-  absl::Status Begin(StepPlan* plan);
+  // Results of steps that take turns on `slot` 0 and 1 begin here.
+  int32_t FirstResult(int slot) const { return slot * results_each_; }
+  // Uploads the tables of `plan`, which Run refers to until the next Begin. The step before may still run, if it has
+  // the other slot.
+  absl::Status Begin(StepPlan* plan, int slot);
   // Enqueues an operation; `next` is the one after it, if there is one.
   absl::Status Run(const Operation& operation, const Operation* next);
-  // After the stream was synchronized: the i-th sampled token, and the prompt log-probabilities in order.
+  // When the step has ended: what its row left as result `i` (see ResultPlaces).
   absl::Status CollectSample(int64_t i, bool wants_logprobs, SampledToken& sampled) const;
-  std::vector<SampledToken>& scores() { return scores_; }
+  // When the step was enqueued: its prompt log-probabilities in order.
+  std::vector<SampledToken> TakeScores() { return std::move(scores_); }
 
  private:
   StepExecutor(Options options, Gemm* gemm, cudaStream_t stream)
       : options_(std::move(options)), shape_(options_.shape), gemm_(*gemm), stream_(stream) {}
   absl::Status Allocate();
   absl::Status AllocateAttention();
+  absl::Status AllocateInvariantAttention();
   absl::Status MakeRotaryTable();
 
   absl::Status RunEmbed(const Operation& operation);
@@ -62,6 +69,9 @@ class StepExecutor {
   absl::Status RunAttention(const Operation& operation, const Operation* next);
   absl::Status RunDecodeAttention(int32_t layer);
   absl::Status RunPrefillAttention(int32_t layer);
+  absl::Status RunInvariantAttention(int32_t layer);
+  absl::Status RunInvariantProduct(const GemmShape& shape, const void* weight, const void* input, int32_t rows,
+                                   void* output);
   absl::Status RunSwiGlu(const Operation* next);
   absl::Status RunHead(const Operation& operation, const int32_t* source_rows, int32_t rows);
   absl::Status RunLogits(const Operation& operation);
@@ -76,6 +86,7 @@ class StepExecutor {
   StepPlanLimits plan_limits_;
   CudaMemory pool_, rotary_, scratch_, attention_workspace_, sample_results_;
   int64_t attention_counters_at_ = 0;
+  int32_t results_each_ = 0;  // of a slot
   KvCacheView cache_;
   Activations activations_;
   StepTables tables_;

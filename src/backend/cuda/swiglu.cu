@@ -165,7 +165,7 @@ cudaError_t Launch(const SwiGluArgs& args, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t LaunchSwiGlu(const SwiGluArgs& args, cudaStream_t stream) {
-  if (args.rows >= kFewestRows && args.scales.bias == nullptr) {
+  if (args.rows >= kFewestRows && !args.invariant && args.scales.bias == nullptr) {
     if (args.width == kPiece) return Launch<1>(args, stream);
     if (args.width == 2 * kPiece) return Launch<2>(args, stream);
     if (args.width == 4 * kPiece) return Launch<4>(args, stream);
