@@ -7,10 +7,7 @@
 namespace baton::cuda {
 namespace {
 
-// Products cost about a tile of rows more just above a multiple of a tile, and which tile is best changes there: the
-// sizes are close to each other where mixed steps lie.
-constexpr std::array<int64_t, 16> kPrefillRows = {96,  128, 192, 256,  320,  384,  448,  512,
-                                                  576, 640, 768, 1024, 1536, 2048, 3072, 4096};
+constexpr std::array<int64_t, 7> kPrefillRows = {128, 256, 512, 1024, 2048, 3072, 4096};
 
 absl::Status TuneHead(GemmShape shape, const std::vector<const void*>& weights, const Activations& activations,
                       Gemm& gemm) {
