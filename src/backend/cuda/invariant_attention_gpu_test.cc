@@ -43,7 +43,7 @@ class InvariantAttentionTest : public testing::TestWithParam<Heads> {
     std::vector<AttentionJob> jobs;
     for (int row = 0; row < rows();) {
       int count = 1;
-      const int wanted = 1 + static_cast<int>(random_.Below(kQueryGroup));
+      const int wanted = 1 + static_cast<int>(random_.Below(MostJobRows(GetParam().heads / GetParam().kv_heads)));
       while (count < wanted && row + count < rows() && positions_[row + count] == positions_[row] + count) ++count;
       jobs.push_back(Job(row, count));
       row += count;
@@ -175,7 +175,8 @@ TEST_P(InvariantAttentionTest, AnyBatchGivesTheSameBits) {
 
 INSTANTIATE_TEST_SUITE_P(Shapes, InvariantAttentionTest,
                          testing::Values(Heads{64, 8, 128, true}, Heads{32, 8, 128, true}, Heads{9, 3, 64, true},
-                                         Heads{32, 8, 128, false}, Heads{9, 3, 64, false}));
+                                         Heads{32, 8, 128, false}, Heads{9, 3, 64, false}, Heads{4, 4, 128, true},
+                                         Heads{14, 2, 64, true}));
 
 }  // namespace
 }  // namespace baton::cuda
