@@ -95,6 +95,7 @@ def test_code_path_is_named_and_can_be_forced(build_dir, demo_model, tmp_path):
     devices = subprocess.run([build_dir / "baton", "devices"], capture_output=True, text=True, timeout=30, check=True).stdout
     paths = devices.split("--cpu-isa forces another of ")[1].split("\n")[0].split()
     assert paths[-1] == "plain" and f"code path: {paths[0]};" in devices
+    assert "huge pages: weights " in devices and ", KV cache " in devices
     with serving(build_dir, [demo_model, "--cpu-isa", "plain", *PATIENT], tmp_path) as server:
         assert ", plain" in server.workers()[0]["device"]
     with serving(build_dir, [demo_model, "--deterministic", *PATIENT], tmp_path, "deterministic") as server:

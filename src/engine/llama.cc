@@ -14,10 +14,10 @@
 namespace baton {
 namespace {
 
-// Changes whenever the same weights would give other bits: KV blocks are exchanged only between equal fingerprints.
 using Clock = std::chrono::steady_clock;
 
-constexpr std::string_view kEngineVersion = "llama-2";
+// Changes whenever the same weights would give other bits: KV blocks are exchanged only between equal fingerprints.
+constexpr std::string_view kEngineVersion = "llama-3";
 
 class LlamaEngine : public Engine {
  public:

@@ -373,6 +373,7 @@ TEST(RunAheadTest, WhoComesWhileAStepRunsIsPartOfTheNext) {
   ASSERT_TRUE(collector.WaitTokens(1, 1));
   EXPECT_LE(collector.answers()[0].tokens.size(), before + 2) << "the step that ran, and its own";
   cluster.router().Cancel(running);
+  ASSERT_TRUE(collector.WaitAll());
 }
 
 TEST(ClusterTest, NobodyToDecodeIsAnErrorWithAReason) {

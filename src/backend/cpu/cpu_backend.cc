@@ -245,7 +245,7 @@ void CpuBackend::AppendRow(int32_t layer, int64_t row) {
       if (kv_.dtype == DType::kF16) {
         kernels_.store_half(sources[i], shape_.head_dim, reinterpret_cast<uint16_t*>(rows[i]));
       } else if (kv_.dtype == DType::kI8) {
-        kernels_.store_int8(sources[i], shape_.head_dim, rows[i]);
+        (i == 0 ? kernels_.store_int8_key : kernels_.store_int8)(sources[i], shape_.head_dim, rows[i]);
       } else {
         std::memcpy(rows[i], sources[i], kv_.row_bytes());
       }
