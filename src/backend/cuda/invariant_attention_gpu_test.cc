@@ -153,7 +153,7 @@ class InvariantAttentionTest : public testing::TestWithParam<Heads> {
 };
 
 TEST_P(InvariantAttentionTest, OneCtaGivesWhatManyGive) {  // small enough for racecheck
-  Make({{0, 9}, {125, 131}, {1022, 1027}});
+  Make({{0, 5}, {126, 130}, {1023, 1026}});
   const auto alone = Run(Alone(), 2 * rows());
   CheckAgainstDouble(alone, 1);
   ExpectSame(alone, Run(Grouped(), 1), "a group");
