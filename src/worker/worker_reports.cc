@@ -38,6 +38,8 @@ proto::WorkerStatus Worker::Status() const {
   status.set_handoff_seconds(handoffs.seconds);
   status.set_stale_epochs(handoffs.stale_epochs);
   status.set_recomputed_handoffs(handoffs.recomputed);
+  status.set_blocks_verified(handoffs.blocks_verified);
+  status.set_blocks_corrupt(handoffs.blocks_corrupt);
   status.set_reservations_held(decode_->reservations());
   status.set_block_size(engine_.info().kv.block_size);
   status.set_max_model_len(scheduler_->options().max_model_len);
@@ -45,6 +47,7 @@ proto::WorkerStatus Worker::Status() const {
   status.set_steps(steps_);
   status.set_step_gaps(step_gaps_);
   status.set_step_gap_seconds(step_gap_seconds_);
+  if (const auto gpu = options_.gpu_gauges ? options_.gpu_gauges() : std::nullopt) *status.mutable_gpu() = *gpu;
   status.set_integrity_error(integrity_error_);
   status.set_cache_sequence(cache_sequence_);
   status.set_context_tokens(int64_t{blocks.used} * pool_.block_size());
