@@ -93,7 +93,7 @@ void AddEngine(CLI::App& app, EngineFlags& flags) {
       ->check(CLI::Range(1, 1 << 24));
   app.add_flag("--no-prefix-caching", flags.no_prefix_caching, "compute every prompt from its start");
   app.add_flag("--deterministic", flags.deterministic,
-               "the same tokens whatever the batch and the topology, on GPUs in up to twice the time [CPUs: always]");
+               "the same tokens whatever the batch and the topology, on GPUs in more time [CPUs: always]");
   app.add_option("--seed", flags.seed, "of dummy weights");
 }
 
