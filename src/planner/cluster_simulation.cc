@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <deque>
 #include <functional>
+#include <limits>
 #include <queue>
 #include <utility>
 
@@ -63,12 +64,19 @@ class ClusterSimulation::State {
     }
   };
 
+  struct Node;
+  // One step at a time, whoever of its workers makes it.
+  struct SharedEngine {
+    bool busy = false;
+    std::vector<Node*> nodes;
+  };
+
   struct Node {
     WorkerId id;
+    std::shared_ptr<SharedEngine> engine;
     const SimulatedWorkerOptions* options = nullptr;
     std::unique_ptr<BlockPool> pool;
     std::unique_ptr<Scheduler> scheduler;
-    bool busy = false;
     double status_at_ms = -1e9;
     std::deque<size_t> wait_for_room;         // streams of others' prefill: before it is asked for
     std::deque<size_t> wait_for_reservation;  // and after it began
@@ -95,8 +103,11 @@ class ClusterSimulation::State {
   void After(double delay_ms, std::function<void()> action) { At(now_ms_ + delay_ms, std::move(action)); }
 
   void AddWorker(const SimulatedWorkerOptions& options) {
+    const std::shared_ptr<SharedEngine> engine = EngineOf(options);
     Node& node = *nodes_.emplace_back(std::make_unique<Node>());
     node.id = {nodes_.size()};
+    node.engine = engine;
+    node.engine->nodes.push_back(&node);
     node.options = &options;
     node.pool = std::make_unique<BlockPool>(static_cast<int32_t>(options.gpu.kv_tokens / options_.block_size),
                                             options_.block_size);
@@ -115,11 +126,17 @@ class ClusterSimulation::State {
     view.step_times = scheduler.step_times;
     view.prefill_chunk_tokens = options.prefill_chunk_tokens;
     view.prefill_budget = options.prefill_budget;
+    if (options_.price_shared_engines) view.engine = options.engine;
     view.kv_bytes_per_token = options.gpu.kv_bytes_per_token;
     for (size_t i = 0; i < options_.workers.size(); ++i) {
-      view.paths.push_back({.prefill = {i + 1}, .gigabytes_per_second = options_.path_gigabytes_per_second});
+      view.paths.push_back({.prefill = {i + 1}, .gigabytes_per_second = PathSpeed(options, options_.workers[i])});
     }
     Report(node);
+  }
+
+  double PathSpeed(const SimulatedWorkerOptions& to, const SimulatedWorkerOptions& from) const {
+    const bool same = to.engine != 0 && to.engine == from.engine;
+    return same ? std::numeric_limits<double>::infinity() : options_.path_gigabytes_per_second;
   }
 
   Node& NodeOf(WorkerId id) { return *nodes_[id.value - 1]; }
@@ -237,7 +254,8 @@ class ClusterSimulation::State {
     const Stream& stream = streams_[i];
     const Node& decode = NodeOf(stream.placement.decode);
     const double bytes = static_cast<double>(stream.missing_tokens * decode.options->gpu.kv_bytes_per_token);
-    const double copy_ms = kExposedTransferShare * bytes / (options_.path_gigabytes_per_second * 1e6);
+    const double speed = PathSpeed(*decode.options, *NodeOf(stream.placement.prefill).options);
+    const double copy_ms = kExposedTransferShare * bytes / (speed * 1e6);
     After(copy_ms + options_.message_ms, [this, i] {
       Stream& stream = streams_[i];
       Node& prefill = NodeOf(stream.placement.prefill);
@@ -278,29 +296,13 @@ class ClusterSimulation::State {
   // ---- workers ----
 
   void Kick(Node& node) {
-    if (node.busy) return;
+    if (node.engine->busy) return;
     auto plan = std::make_shared<StepPlan>(node.scheduler->Schedule());
     if (plan->batch.items.empty()) return;
-    node.busy = true;
+    node.engine->busy = true;
     NoteStarted(*plan);
     After(node.options->gpu.StepUs(ShapeOf(*plan)) / 1e3,
           [this, &node, plan, began = now_ms_] { EndStep(node, *plan, now_ms_ - began); });
-  }
-
-  static StepShape ShapeOf(const StepPlan& plan) {
-    StepShape shape{.decode_rows = plan.decode_rows, .prompt_tokens = plan.prefill_tokens};
-    double before = 0;
-    for (size_t i = 0; i < plan.batch.items.size(); ++i) {
-      const BatchItem& item = plan.batch.items[i];
-      if (static_cast<int32_t>(i) < plan.decode_rows) {
-        shape.decode_context += item.start;
-      } else {
-        // The table adds half of all prompt tokens to what is before the first; each item has only its own.
-        before += static_cast<double>(item.count) * (item.start + (item.count - plan.prefill_tokens) / 2.0);
-      }
-    }
-    if (plan.prefill_tokens > 0) shape.prompt_context = static_cast<int64_t>(before / plan.prefill_tokens);
-    return shape;
   }
 
   // D reserves when P has started.
@@ -319,7 +321,7 @@ class ClusterSimulation::State {
   }
 
   void EndStep(Node& node, const StepPlan& plan, double took_ms) {
-    node.busy = false;
+    node.engine->busy = false;
     StepOutput output;
     output.items.resize(plan.batch.items.size());
     output.duration_us = static_cast<int64_t>(took_ms * 1e3);
@@ -328,7 +330,18 @@ class ClusterSimulation::State {
     Publish(node);
     AskForPrefills(node);
     Reserve(node);
-    Kick(node);
+    // The next one's turn; the last is this one's again.
+    std::vector<Node*>& nodes = node.engine->nodes;
+    std::ranges::rotate(nodes, std::ranges::find(nodes, &node) + 1);
+    for (Node* next : nodes) Kick(*next);
+  }
+
+  std::shared_ptr<SharedEngine> EngineOf(const SimulatedWorkerOptions& options) const {
+    for (const auto& other : nodes_) {
+      if (options.engine != 0 && other->options != nullptr && other->options->engine == options.engine)
+        return other->engine;
+    }
+    return std::make_shared<SharedEngine>();
   }
 
   void OnEvent(const SequenceEvent& event) {
@@ -368,6 +381,7 @@ class ClusterSimulation::State {
     const BlockPoolStats blocks = node.pool->Stats();
     view.context_tokens = int64_t{blocks.used} * options_.block_size;
     view.free_kv_tokens = int64_t{blocks.free + blocks.cached} * options_.block_size;
+    view.step_times.factor = node.scheduler->step_times().factor;
   }
 
   const ClusterSimulationOptions options_;

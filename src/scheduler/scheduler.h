@@ -46,6 +46,7 @@
 #include "core/batch.h"
 #include "core/prefill_dial.h"
 #include "core/request.h"
+#include "core/step_time_factor.h"
 #include "core/step_time_table.h"
 #include "kv/block_pool.h"
 #include "scheduler/finish.h"
@@ -86,6 +87,8 @@ struct StepPlan {
   int32_t decode_rows = 0;
   int32_t prefill_tokens = 0;
 };
+// What of a step decides how long it takes.
+StepShape ShapeOf(const StepPlan& plan);
 
 // One sampled token of one sequence.
 struct SequenceEvent {
@@ -172,6 +175,8 @@ class Scheduler {
   // Null when unknown or aborted.
   const Sequence* Find(SequenceId id) const;
   const SchedulerOptions& options() const { return options_; }
+  // As measured at the start, with what recent steps took as its factor.
+  const StepTimeTable& step_times() const { return options_.step_times; }
   // Internal when sequences, queues and the pool disagree. O(sequences + blocks).
   absl::Status CheckIntegrity() const;
 
@@ -215,6 +220,7 @@ class Scheduler {
 
   // commit.cc: what came of it.
   FinishReason Append(Sequence& sequence, TokenId token);
+  void NoteStepTime(const StepPlan& plan, double took_us);
   void CommitItem(Sequence& sequence, const BatchItem& item, StepOutput::Item& output,
                   std::vector<SequenceEvent>& events);
   void NoteFinished(const Sequence& sequence);
@@ -225,6 +231,7 @@ class Scheduler {
   };
 
   SchedulerOptions options_;
+  StepTimeFactor step_time_factor_;
   BlockPool& pool_;
   std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
   WaitingQueue waiting_;

@@ -42,6 +42,8 @@ class StepLoop {
 
   void Join(Worker& worker);
   void Leave(Worker& worker);
+  // Names the engine among those of a deployment: the lowest id of its workers. 0 when there is only one worker.
+  uint64_t SharedEngine() const;
   // How its workers connect: to one another within the process, to others over the network.
   std::unique_ptr<Connector> MakeConnector(Network& network);
 

@@ -65,6 +65,7 @@ class Worker : private LayerGroupSink {
 
   // ---- for the step loop ----
   const std::string& address() const { return options_.address; }
+  WorkerId id() const { return options_.id; }
   SessionEvents Accept(const std::shared_ptr<Session>& session);
   void StartWatchdog() { watchdog_.Start(); }
   void NoteProgress() { watchdog_.Progress(); }
