@@ -16,8 +16,7 @@ import processes
 
 CASES = [  # name, workers, streams, prompt tokens, step ms
     ("hybrid", 32, 100, 20), ("hybrid", 100, 100, 20), ("hybrid", 1000, 100, 50),
-    ("hybrid", 32, 3000, 20), ("hybrid", 100, 3000, 20), ("hybrid", 1000, 3000, 50),
-    ("1P1D", 32, 100, 20), ("1P1D", 100, 100, 20)]
+    ("hybrid", 32, 3000, 20), ("hybrid", 1000, 3000, 50), ("1P1D", 32, 100, 20)]
 TOPOLOGIES = {"hybrid": ["--hybrid", "1x1"], "1P1D": ["--prefill", "1x1", "--decode", "1x1"]}
 TOKENS = 150
 GOAL_S = 0.004  # beyond the bare sends

@@ -283,7 +283,9 @@ void Router::OnUpdate(Stream& stream, TokenEvent event, Deliveries& deliveries) 
   if (event.finish == FinishReason::kError && absl::IsUnavailable(event.status)) {
     return RetryOrFail(stream, event.status, deliveries);
   }
-  if (!event.tokens.empty()) routing_.FirstToken(stream.placement, RouteFor(stream));
+  if (!event.tokens.empty() && !stream.placement.has_first_token) {
+    routing_.FirstToken(stream.placement, RouteFor(stream));
+  }
   std::vector<TokenId>& generated = stream.request.generated;
   stream.attempt_tokens += static_cast<int64_t>(event.tokens.size());
   const int64_t known = static_cast<int64_t>(generated.size()) - event.position;
