@@ -4,7 +4,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 find_program() {
-  for folder in "$here" "$here/../build/tests" "$here/../build/src/backend" "$here/../build"; do
+  for folder in "$here" "$here/../build/tests" "$here/../build/src/backend" "$here/../build" "$here/../tests/gpu"; do
     [ -x "$folder/$1" ] && { echo "$folder/$1"; return; }
   done
   echo "gpu.sh: $1 is not built; run make where nvcc is found, or unpack the archive of make package" >&2
@@ -15,7 +15,9 @@ case "${1:-}" in
     "$(find_program baton)" devices
     "$(find_program cuda_gpu_test)" --gtest_brief=1
     "$(find_program engine_gpu_test)" --gtest_brief=1
+    "$(find_program deterministic_gpu_test)" --gtest_brief=1
     "$(find_program transport_gpu_test)" --gtest_brief=1
+    python3 "$(find_program deterministic_end_to_end.py)" --baton "$(dirname "$(find_program baton)")"
     ;;
   sanitize)  # a few minutes: small cases of every kernel
     cases='*OneCta*:*OneShort*/0:*OneShort*/3:Sampling*:*Rows*/2:*Rows*/3:*Rows*/28:*Rows*/29:Fill*'

@@ -6,9 +6,9 @@ version=$(build/baton --version | cut -d' ' -f2)
 name=baton-$version-linux-x86_64
 folder=build/$name
 rm -rf "$folder" && mkdir -p "$folder"
-cp scripts/gpu.sh LICENSE README.md "$folder/"
+cp scripts/gpu.sh tests/serving.py tests/gpu/deterministic_end_to_end.py LICENSE README.md "$folder/"
 [ -x build/src/backend/cuda_gpu_test ] && ninja -C build cuda_gpu_racecheck_test
-for program in build/baton build/src/backend/cuda_gpu_test build/src/backend/cuda_gpu_racecheck_test build/tests/engine_gpu_test build/tests/transport_gpu_test build/tests/baton_bench_kernels; do
+for program in build/baton build/src/backend/cuda_gpu_test build/src/backend/cuda_gpu_racecheck_test build/tests/engine_gpu_test build/tests/deterministic_gpu_test build/tests/transport_gpu_test build/tests/baton_bench_kernels; do
   [ -x "$program" ] && strip -o "$folder/$(basename "$program")" "$program"
 done
 tar -C build -czf "build/$name.tar.gz" "$name"

@@ -97,6 +97,8 @@ def test_code_path_is_named_and_can_be_forced(build_dir, demo_model, tmp_path):
     assert paths[-1] == "plain" and f"code path: {paths[0]};" in devices
     with serving(build_dir, [demo_model, "--cpu-isa", "plain", *PATIENT], tmp_path) as server:
         assert ", plain" in server.workers()[0]["device"]
+    with serving(build_dir, [demo_model, "--deterministic", *PATIENT], tmp_path, "deterministic") as server:
+        server.wait_for_log("the CPU backend always computes so")
     for absent in {"avx2", "avx512", "avx512bf16"} - set(paths):
         refused = subprocess.run([build_dir / "baton", "serve", demo_model, "--cpu-isa", absent, "--port", "0"],
                                  capture_output=True, text=True, timeout=60)

@@ -90,17 +90,20 @@ class Server:
 
     def pid_of(self, name):
         """The process of one child of the server."""
-        children = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True)
-        for pid in map(int, children.stdout.split()):
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                arguments = file.read().split(b"\0")
-            if name.encode() in arguments:
-                return pid
+        for pid in self.child_pids():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/cmdline", "rb") as file:
+                if name.encode() in file.read().split(b"\0"):
+                    return pid
         raise AssertionError(f"{name} does not run")
 
     def child_pids(self):
-        children = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True)
-        return list(map(int, children.stdout.split()))
+        children = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                parent = int(file.read().rsplit(")", 1)[1].split()[1])
+                if parent == self.process.pid:
+                    children.append(int(pid))
+        return children
 
     def kill(self, name, signal_number=signal.SIGKILL):
         os.kill(self.pid_of(name), signal_number)

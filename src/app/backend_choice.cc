@@ -38,6 +38,7 @@ absl::StatusOr<BackendChoice> ChooseCpu(const EngineFlags& flags) {
   const double gib =
       std::clamp(0.4 * static_cast<double>(machine.available_bytes) / kGib / flags.machine_share, 0.0625, 2.0);
   BackendChoice choice{.kv_bytes = static_cast<int64_t>(gib * kGib)};
+  if (flags.deterministic) LogInfo("--deterministic changes nothing here: the CPU backend always computes so");
   BATON_ASSIGN_OR_RETURN(const CpuOptions options, ThreadsFor(flags, machine.cores));
   BATON_ASSIGN_OR_RETURN(choice.backend, CreateCpuBackend(options));
   return choice;
@@ -61,7 +62,8 @@ absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags& flags, int64_t weight
         "; choose another GPU with --gpus, or a smaller model");
   }
   BackendChoice choice{.kv_bytes = left};
-  BATON_ASSIGN_OR_RETURN(choice.backend, CreateCudaBackend({.device = flags.gpu}));
+  BATON_ASSIGN_OR_RETURN(choice.backend,
+                         CreateCudaBackend({.device = flags.gpu, .deterministic = flags.deterministic}));
   return choice;
 }
 

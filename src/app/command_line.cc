@@ -97,6 +97,8 @@ void AddEngine(CLI::App& app, EngineFlags& flags) {
   app.add_option("--max-model-len", flags.max_model_len, "tokens of prompt and answer [the model's]")
       ->check(CLI::Range(1, 1 << 24));
   app.add_flag("--no-prefix-caching", flags.no_prefix_caching, "compute every prompt from its start");
+  app.add_flag("--deterministic", flags.deterministic,
+               "the same tokens whatever the batch and the topology, on GPUs in up to twice the time [CPUs: always]");
   app.add_option("--seed", flags.seed, "of dummy weights");
 }
 
@@ -351,6 +353,7 @@ std::vector<std::string> EngineArguments(const EngineFlags& flags) {
   if (flags.kv_cache_gib > 0) add("--kv-cache-gib", Cat(flags.kv_cache_gib));
   if (flags.max_model_len > 0) add("--max-model-len", Cat(flags.max_model_len));
   if (flags.no_prefix_caching) arguments.push_back("--no-prefix-caching");
+  if (flags.deterministic) arguments.push_back("--deterministic");
   add("--seed", Cat(flags.seed));
   return arguments;
 }

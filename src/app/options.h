@@ -34,7 +34,8 @@ struct EngineFlags {
   double kv_cache_gib = 0;
   int32_t max_model_len = 0;  // tokens
   bool no_prefix_caching = false;
-  uint64_t seed = 0;  // of dummy weights
+  bool deterministic = false;  // GPUs: the same tokens whatever the batch, at a price; CPUs always compute so
+  uint64_t seed = 0;           // of dummy weights
 };
 
 // In the environment of the processes of one deployment: a secret, in hex, that names KV blocks. Of the deployment,

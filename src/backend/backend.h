@@ -28,7 +28,7 @@ namespace baton {
 struct BackendInfo {
   std::string name;                // "cpu", "cuda"
   std::string device;              // for people
-  std::string instruction_set;     // enters the fingerprint: "avx2", "plain", "sm_90a"
+  std::string instruction_set;     // enters the fingerprint: "avx2", "plain", "sm_90a", "sm_90a,deterministic"
   int32_t default_block_size = 0;  // tokens
   DType default_kv_dtype = DType::kF16;
 };
@@ -135,6 +135,9 @@ struct CudaOptions {
   int32_t device = 0;    // index among the visible ones
   bool graphs = true;    // decode steps as CUDA graphs
   bool own_gemm = true;  // FP8 products of up to 32 rows by backend/cuda/small_gemm.cu instead of cuBLASLt
+  // A row's results do not depend on the batch: products and attention by backend/cuda/invariant_*.cu, at a price in
+  // time. Without it they depend on it in the last bits.
+  bool deterministic = false;
 };
 absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const CudaOptions& options);
 

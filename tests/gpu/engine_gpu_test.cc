@@ -5,27 +5,11 @@
 
 #include <cmath>
 #include <map>
-#include <random>
 
-#include "engine/llama.h"
-#include "model/dummy.h"
-#include "model/shape_preset.h"
+#include "engine_gpu_support.h"
 
 namespace baton {
 namespace {
-
-Model MakeModel(const std::string& preset, int32_t layers, int32_t vocabulary, bool as_recipes = false) {
-  ModelParts parts;
-  parts.config = *ShapePreset(preset);
-  parts.config.num_layers = layers;
-  parts.config.vocabulary = vocabulary;
-  parts.config.bos = 0;
-  parts.config.eos = {1};
-  EXPECT_TRUE(MakeDummyWeights(7, parts, as_recipes).ok());
-  auto model = Model::Create(std::move(parts), preset);
-  EXPECT_TRUE(model.ok()) << model.status();
-  return *std::move(model);
-}
 
 float Fp8ToFloat(uint8_t bits) {
   const int exponent = (bits >> 3) & 15;
@@ -57,71 +41,6 @@ Model Dequantized(const Model& model) {
   auto made = Model::Create(std::move(parts), "dequantized");
   EXPECT_TRUE(made.ok()) << made.status();
   return *std::move(made);
-}
-
-std::unique_ptr<Engine> MakeEngine(const Model& model, bool cuda, DType kv, bool graphs = true) {
-  auto backend = cuda ? CreateCudaBackend({.graphs = graphs}) : CreateCpuBackend({.threads = 8});
-  EXPECT_TRUE(backend.ok()) << backend.status();
-  EngineOptions options;
-  options.kv_bytes = int64_t{1} << 30;
-  options.kv_dtype = kv;
-  options.max_model_len = 4096;
-  options.max_batch_tokens = 1024;
-  auto engine = CreateLlamaEngine(model, *std::move(backend), options);
-  EXPECT_TRUE(engine.ok()) << engine.status();
-  return *std::move(engine);
-}
-
-// One sequence with blocks of its own.
-struct Sequence {
-  Sequence(const Engine& engine, std::vector<TokenId> prompt, int32_t number) : tokens(std::move(prompt)) {
-    prompt_length = static_cast<int32_t>(tokens.size());
-    const int32_t blocks = engine.info().kv.BlocksFor(prompt_length + 64);
-    for (int32_t i = 0; i < blocks; ++i) table.push_back(number * blocks + blocks - 1 - i);
-    sampling.temperature = 0;
-    sampling.top_logprobs = 20;
-  }
-  BatchItem Item(int32_t start, int32_t count, bool sample) const {
-    BatchItem item;
-    item.tokens = tokens;
-    item.prompt_length = prompt_length;
-    item.start = start;
-    item.count = count;
-    item.block_table = table;
-    item.sample = sample;
-    item.sampling = &sampling;
-    return item;
-  }
-  std::vector<TokenId> tokens;
-  int32_t prompt_length = 0;
-  std::vector<BlockId> table;
-  SamplingParams sampling;
-};
-
-StepOutput RunBatch(Engine& engine, const Batch& batch) {
-  auto output = engine.Run(batch, nullptr);
-  EXPECT_TRUE(output.ok()) << output.status();
-  return output.ok() ? *std::move(output) : StepOutput();
-}
-
-std::vector<TokenId> RandomPrompt(const Engine& engine, int32_t length, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::vector<TokenId> tokens(length);
-  for (TokenId& token : tokens) token = static_cast<TokenId>(random() % engine.info().vocabulary);
-  return tokens;
-}
-
-// Prefills in chunks; returns the last token's result.
-SampledToken Prefill(Engine& engine, const Sequence& sequence, int32_t chunk) {
-  SampledToken last;
-  for (int32_t at = 0; at < sequence.prompt_length; at += chunk) {
-    const int32_t count = std::min(chunk, sequence.prompt_length - at);
-    Batch batch;
-    batch.items.push_back(sequence.Item(at, count, at + count == sequence.prompt_length));
-    const StepOutput output = RunBatch(engine, batch);
-    if (output.items.size() == 1) last = output.items[0].sampled;
-  }
-  return last;
 }
 
 // Root mean square difference of the log-probabilities that both lists have; how many they share.
@@ -202,7 +121,7 @@ TEST(EngineGpuTest, MixedBatchesMatchSingleOnes) {
 TEST(EngineGpuTest, GraphsMatchPlainSteps) {
   const Model model = MakeModel("llama-8b-fp8", 2, 8192);
   auto graphs = MakeEngine(model, true, DType::kF8E4M3);
-  auto plain = MakeEngine(model, true, DType::kF8E4M3, false);
+  auto plain = MakeEngine(model, true, DType::kF8E4M3, {.graphs = false});
   for (const int count : {1, 3, 8, 30, 64}) {
     std::vector<Sequence> sequences;
     for (int i = 0; i < count; ++i) sequences.emplace_back(*graphs, RandomPrompt(*graphs, 20 + i, 900 + i), i);

@@ -129,8 +129,9 @@ absl::Status CudaBackend::Open() {
     BATON_ASSIGN_OR_RETURN(event, CudaEvent::Create(true));
   }
   info_ = {.name = "cuda",
-           .device = Cat(device_.name, ", ", device_.memory_bytes >> 30, " GiB"),
-           .instruction_set = "sm_90a",
+           .device = Cat(device_.name, ", ", device_.memory_bytes >> 30, " GiB",
+                         options_.deterministic ? ", deterministic" : ""),
+           .instruction_set = options_.deterministic ? "sm_90a,deterministic" : "sm_90a",
            .default_block_size = kBlockTokens,
            .default_kv_dtype = DType::kF8E4M3};
   return absl::OkStatus();
@@ -196,11 +197,14 @@ absl::Status CudaBackend::Start(const ModelShape& shape, const KvLayout& kv, int
                                                           .kv = kv,
                                                           .limits = limits,
                                                           .own_gemm = options_.own_gemm,
+                                                          .deterministic = options_.deterministic,
                                                           .layers = std::move(different),
                                                           .device = device_},
                                                          gemm_.get(), stream()));
-  BATON_RETURN_IF_ERROR(
-      TuneLayers(layers_, shape, limits, options_.own_gemm, executor_->activations(), *gemm_, stream()));
+  if (!options_.deterministic) {
+    BATON_RETURN_IF_ERROR(
+        TuneLayers(layers_, shape, limits, options_.own_gemm, executor_->activations(), *gemm_, stream()));
+  }
   BATON_RETURN_IF_ERROR(executor_->AllocateCache(num_blocks));
   for (int32_t i = 0; i <= kv.num_layers; ++i) {
     BATON_ASSIGN_OR_RETURN(CudaEvent event, CudaEvent::Create(false));

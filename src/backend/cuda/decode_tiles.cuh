@@ -1,5 +1,5 @@
 // What decode attention is made of: its shared memory, the walk over its flat axis, and products of 16 tokens of one KV
-// head with up to eight query heads. For decode_attention.cu alone.
+// head with up to eight query heads. For decode_attention.cu and invariant_attention.cu.
 #pragma once
 
 #include "backend/cuda/device_math.cuh"
@@ -89,76 +89,87 @@ __device__ __forceinline__ void LoadQuery(const __half* query, bool exists, int 
   }
 }
 
-// scores of 16 tokens (rows g and g + 8 of the tile) against the 8 heads
+// Keys of 16 tokens (rows g and g + 8 of the tile): the A operands of the products that one 16-byte chunk of a row
+// gives, the h-th of lane column c.
+template <bool kFp8>
+inline constexpr int kChunkProducts = kFp8 ? 4 : 2;
 template <bool kFp8, int kDim>
-__device__ __forceinline__ void KeyProduct(const uint8_t* tile, int g, int c, const uint32_t (&query)[kDim / 16][2],
-                                           float (&scores)[4]) {
+__device__ __forceinline__ void KeyOperands(const uint8_t* tile, int g, int c, int h,
+                                            uint32_t (&a)[kChunkProducts<kFp8>][4]) {
   using S = Shape<kFp8, kDim>;
   const uint8_t* row0 = tile + g * S::kRowBytes;
   const uint8_t* row1 = row0 + 8 * S::kRowBytes;
-  constexpr int kChunksEach = S::kChunks / 4;
+  const int at = SwizzleChunk(c * (S::kChunks / 4) + h, g, S::kChunks) * 16;  // g + 8 has the same swizzle
+  const uint4 k0 = *reinterpret_cast<const uint4*>(row0 + at);
+  const uint4 k1 = *reinterpret_cast<const uint4*>(row1 + at);
+  const uint32_t w0[4] = {k0.x, k0.y, k0.z, k0.w};
+  const uint32_t w1[4] = {k1.x, k1.y, k1.z, k1.w};
 #pragma unroll
-  for (int h = 0; h < kChunksEach; ++h) {
-    const int at = SwizzleChunk(c * kChunksEach + h, g, S::kChunks) * 16;  // g + 8 has the same swizzle
-    const uint4 k0 = *reinterpret_cast<const uint4*>(row0 + at);
-    const uint4 k1 = *reinterpret_cast<const uint4*>(row1 + at);
-    const uint32_t w0[4] = {k0.x, k0.y, k0.z, k0.w};
-    const uint32_t w1[4] = {k1.x, k1.y, k1.z, k1.w};
+  for (int i = 0; i < kChunkProducts<kFp8>; ++i) {
     if constexpr (kFp8) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        uint32_t a[4];
-        Fp8ToHalf(w0[i], a[0], a[2]);
-        Fp8ToHalf(w1[i], a[1], a[3]);
-        Mma(scores, a, query[h * 4 + i][0], query[h * 4 + i][1]);
-      }
+      Fp8ToHalf(w0[i], a[i][0], a[i][2]);
+      Fp8ToHalf(w1[i], a[i][1], a[i][3]);
     } else {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const uint32_t a[4] = {Bf16ToHalf(w0[2 * i]), Bf16ToHalf(w1[2 * i]), Bf16ToHalf(w0[2 * i + 1]),
-                               Bf16ToHalf(w1[2 * i + 1])};
-        Mma(scores, a, query[h * 2 + i][0], query[h * 2 + i][1]);
-      }
+      a[i][0] = Bf16ToHalf(w0[2 * i]);
+      a[i][1] = Bf16ToHalf(w1[2 * i]);
+      a[i][2] = Bf16ToHalf(w0[2 * i + 1]);
+      a[i][3] = Bf16ToHalf(w1[2 * i + 1]);
     }
   }
 }
 
-// Adds 16 tokens' values, weighted. Lane row g holds dimensions g × kDim / 8 …; product m covers two of them.
-// `valid`: tokens of the tile from which on nothing counts (stale bytes could be NaN).
+// scores of 16 tokens against the 8 heads
 template <bool kFp8, int kDim>
-__device__ __forceinline__ void ValueProduct(const uint8_t* tile, int g, int c, int valid, uint32_t b0, uint32_t b1,
-                                             float (&sums)[kDim / 16][4]) {
+__device__ __forceinline__ void KeyProduct(const uint8_t* tile, int g, int c, const uint32_t (&query)[kDim / 16][2],
+                                           float (&scores)[4]) {
+  constexpr int kProducts = kChunkProducts<kFp8>;
+#pragma unroll
+  for (int h = 0; h < Shape<kFp8, kDim>::kChunks / 4; ++h) {
+    uint32_t a[kProducts][4];
+    KeyOperands<kFp8, kDim>(tile, g, c, h, a);
+#pragma unroll
+    for (int i = 0; i < kProducts; ++i) Mma(scores, a[i], query[h * kProducts + i][0], query[h * kProducts + i][1]);
+  }
+}
+
+// Values of 16 tokens. Lane row g holds dimensions g × kDim / 8 …; product m covers two of them.
+template <bool kFp8, int kDim>
+struct ValueTile {
   using S = Shape<kFp8, kDim>;
-  constexpr int kBytes = S::kRowBytes / 8;  // of this lane row's dimensions: 8, 16 or 32
-  constexpr int kWords = kBytes / 4;
+  static constexpr int kBytes = S::kRowBytes / 8;  // of this lane row's dimensions: 8, 16 or 32
+  static constexpr int kWords = kBytes / 4;
   uint32_t w[4][kWords];
+
+  // `valid`: tokens of the tile from which on nothing counts (stale bytes could be NaN).
+  __device__ __forceinline__ void Load(const uint8_t* tile, int g, int c, int valid) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int token = 2 * c + (i & 1) + (i >> 1) * 8;
-    const uint8_t* row = tile + token * S::kRowBytes;
-    if constexpr (kBytes == 8) {
-      const uint2 v = *reinterpret_cast<const uint2*>(row + SwizzleChunk(g >> 1, token, S::kChunks) * 16 + (g & 1) * 8);
-      w[i][0] = v.x;
-      w[i][1] = v.y;
-    } else {
+    for (int i = 0; i < 4; ++i) {
+      const int token = 2 * c + (i & 1) + (i >> 1) * 8;
+      const uint8_t* row = tile + token * S::kRowBytes;
+      if constexpr (kBytes == 8) {
+        const uint2 v =
+            *reinterpret_cast<const uint2*>(row + SwizzleChunk(g >> 1, token, S::kChunks) * 16 + (g & 1) * 8);
+        w[i][0] = v.x;
+        w[i][1] = v.y;
+      } else {
 #pragma unroll
-      for (int j = 0; j < kBytes / 16; ++j) {
-        const uint4 v =
-            *reinterpret_cast<const uint4*>(row + SwizzleChunk(g * (kBytes / 16) + j, token, S::kChunks) * 16);
-        w[i][4 * j] = v.x;
-        w[i][4 * j + 1] = v.y;
-        w[i][4 * j + 2] = v.z;
-        w[i][4 * j + 3] = v.w;
+        for (int j = 0; j < kBytes / 16; ++j) {
+          const uint4 v =
+              *reinterpret_cast<const uint4*>(row + SwizzleChunk(g * (kBytes / 16) + j, token, S::kChunks) * 16);
+          w[i][4 * j] = v.x;
+          w[i][4 * j + 1] = v.y;
+          w[i][4 * j + 2] = v.z;
+          w[i][4 * j + 3] = v.w;
+        }
+      }
+      if (token >= valid) {
+#pragma unroll
+        for (int j = 0; j < kWords; ++j) w[i][j] = 0;
       }
     }
-    if (token >= valid) {
-#pragma unroll
-      for (int j = 0; j < kWords; ++j) w[i][j] = 0;
-    }
   }
-#pragma unroll
-  for (int m = 0; m < S::kMmas; ++m) {
-    uint32_t a[4];
+  // The A operand of product m.
+  __device__ __forceinline__ void Operand(int m, uint32_t (&a)[4]) const {
     if constexpr (kFp8) {  // bytes 2m and 2m + 1 of each token
       const uint32_t pick = m & 1 ? 0x7362 : 0x5140;
       Fp8ToHalf(__byte_perm(w[0][m / 2], w[1][m / 2], pick), a[0], a[1]);
@@ -169,6 +180,18 @@ __device__ __forceinline__ void ValueProduct(const uint8_t* tile, int g, int c, 
       a[2] = Bf16ToHalf(__byte_perm(w[2][m], w[3][m], 0x5410));
       a[3] = Bf16ToHalf(__byte_perm(w[2][m], w[3][m], 0x7632));
     }
+  }
+};
+// Adds 16 tokens' values, weighted.
+template <bool kFp8, int kDim>
+__device__ __forceinline__ void ValueProduct(const uint8_t* tile, int g, int c, int valid, uint32_t b0, uint32_t b1,
+                                             float (&sums)[kDim / 16][4]) {
+  ValueTile<kFp8, kDim> values;
+  values.Load(tile, g, c, valid);
+#pragma unroll
+  for (int m = 0; m < kDim / 16; ++m) {
+    uint32_t a[4];
+    values.Operand(m, a);
     Mma(sums[m], a, b0, b1);
   }
 }

@@ -70,6 +70,7 @@ struct RmsNormArgs {
   int32_t rows, width;
   float epsilon;
   bool write_residual;
+  bool invariant = false;  // one kernel, whatever `rows`
 };
 cudaError_t LaunchRmsNorm(const RmsNormArgs& args, cudaStream_t stream);
 
@@ -78,6 +79,7 @@ struct SwiGluArgs {
   RowScales scales;              // channel and bias: [2 × width]
   RowOutput output;
   int32_t rows, width;
+  bool invariant = false;  // one kernel, whatever `rows`
 };
 cudaError_t LaunchSwiGlu(const SwiGluArgs& args, cudaStream_t stream);
 
@@ -85,6 +87,7 @@ struct QuantizeArgs {
   const __nv_bfloat16* input;  // [rows][width]
   RowOutput output;
   int32_t rows, width;
+  bool invariant = false;  // one kernel, whatever `rows`
 };
 cudaError_t LaunchQuantize(const QuantizeArgs& args, cudaStream_t stream);
 
@@ -96,8 +99,9 @@ struct RopeAppendArgs {
   const RowInfo* info;   // [rows]
   KvCacheView cache;
   int32_t rows, heads, layer;
-  float query_scale;  // softmax scale × log2(e)
-  bool interleaved;   // pairs (2i, 2i + 1) instead of (i, i + head_dim / 2)
+  float query_scale;       // softmax scale × log2(e)
+  bool interleaved;        // pairs (2i, 2i + 1) instead of (i, i + head_dim / 2)
+  bool invariant = false;  // one kernel, whatever `rows`
 };
 cudaError_t LaunchRopeAppend(const RopeAppendArgs& args, cudaStream_t stream);
 
@@ -131,6 +135,48 @@ struct SmallGemmArgs {
 };
 bool HasSmallGemm(int64_t n, int64_t k, int64_t m);
 cudaError_t LaunchSmallGemm(const SmallGemmArgs& args, cudaStream_t stream);
+
+// ---- the same sums whatever the batch (--deterministic) ----
+// output[m][n] = input[m][k] × weight[n][k]ᵀ, E4M3 with unit scales or BF16 in, BF16 or FP32 out. A row's bits depend
+// on that row and the weights only, not on m. Rows of both matrices are multiples of 16 bytes, n is one of 8.
+struct InvariantGemmArgs {
+  const void* weight;
+  const void* input;
+  void* output;
+  int32_t n, k, m;
+  bool fp8, fp32_output;
+  int32_t multiprocessors;
+};
+cudaError_t LaunchInvariantGemm(const InvariantGemmArgs& args, cudaStream_t stream);
+
+// Attention of any rows over the paged cache, for prefill and decode. A row's bits depend on its query, its position
+// and the cache: tokens go to warps by their position, and sections of 1024 tokens are merged in order.
+inline constexpr int kSectionTokens = 1024;
+inline constexpr int kQueryGroup = 4;
+struct AttentionJob {
+  int32_t row;            // of the batch, the first
+  int32_t rows;           // 1 to kQueryGroup, at consecutive positions of one sequence
+  int32_t position;       // of the first
+  int32_t table_offset;   // of its sequence in the block table
+  int32_t first_section;  // of the row's sections, those that this job does
+  int32_t sections;
+  int32_t part;  // -1: all of them. Else rows is 1, and sections go to the row's parts, which begin here; whoever is
+                 // the row's last adds them up
+  int32_t reserved;
+};
+struct InvariantAttentionArgs {
+  const __half* query;  // row r at query + r × query_stride: [heads × head_dim], scaled
+  KvCacheView cache;    // E4M3 or BF16, head_dim 64 or 128
+  const int32_t* block_table;
+  const AttentionJob* jobs;
+  const int32_t* job_count;
+  __nv_bfloat16* output;  // [rows][heads × head_dim]
+  float* parts;           // InvariantAttentionPartBytes for each part
+  uint32_t* counters;     // [rows that are in parts × kv_heads], zero before and after
+  int32_t heads, layer, query_stride, multiprocessors;
+};
+int64_t InvariantAttentionPartBytes(int32_t kv_heads);
+cudaError_t LaunchInvariantAttention(const InvariantAttentionArgs& args, cudaStream_t stream);
 
 // ---- attention ----
 // One query row for each sequence, over the paged cache. Work is cut into equal shares of a flat (sequence, head, 16

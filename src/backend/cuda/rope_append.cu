@@ -114,7 +114,7 @@ cudaError_t LaunchRopeAppend(const RopeAppendArgs& args, cudaStream_t stream) {
   const int heads_per_cta = 128 / (args.cache.head_dim / 16);
   const int all_heads = args.heads + 2 * args.cache.kv_heads;
   const LaunchShape shape{.grid = dim3(args.rows, (all_heads + heads_per_cta - 1) / heads_per_cta), .block = dim3(128)};
-  if (args.rows <= 64) {
+  if (args.rows <= 64 || args.invariant) {
     return LaunchDependent(args.interleaved ? rope_append_kernel<true, true> : rope_append_kernel<false, true>, shape,
                            stream, args);
   }

@@ -219,16 +219,17 @@ __global__ void __launch_bounds__(kRowThreads, kPer > 4 ? 2 : 3) row_kernel(cons
 }
 
 // Few rows: spread each over a cluster, for latency. Many rows: one CTA each where it fits, since clusters cost
-// bandwidth.
+// bandwidth. `invariant`: all as if there were few.
 template <RowKind kKind>
-cudaError_t LaunchRows(const RowArgs& args, int rows, cudaStream_t stream) {
+cudaError_t LaunchRows(const RowArgs& args, int rows, bool invariant, cudaStream_t stream) {
+  const bool few = rows <= 64 || invariant;
   constexpr int kPerCta = kRowThreads * kVector;  // with one vector a thread
   LaunchShape shape{.grid = dim3(1, rows), .block = dim3(kRowThreads)};
   if constexpr (kKind == RowKind::kSwiGlu) {
-    if (rows > 64 && args.width == 14 * kPerCta) return LaunchDependent(row_kernel<kKind, 14>, shape, stream, args);
-    if (rows > 64 && args.width == 7 * kPerCta) return LaunchDependent(row_kernel<kKind, 7>, shape, stream, args);
+    if (!few && args.width == 14 * kPerCta) return LaunchDependent(row_kernel<kKind, 14>, shape, stream, args);
+    if (!few && args.width == 7 * kPerCta) return LaunchDependent(row_kernel<kKind, 7>, shape, stream, args);
   }
-  const int target = rows <= 64 ? kPerCta : 4 * kPerCta;
+  const int target = few ? kPerCta : 4 * kPerCta;
   int ctas = 1;
   while (ctas < 8 && args.width > target * ctas && args.width % (2 * ctas * kVector) == 0) ctas *= 2;
   const int share = args.width / ctas;
@@ -260,19 +261,19 @@ cudaError_t LaunchRmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
   return LaunchRows<RowKind::kNorm>(
       RowArgs{args.residual, args.delta, args.width, args.delta_scales, args.weight, args.source_rows, args.output,
               args.width, args.epsilon, args.write_residual},
-      args.rows, stream);
+      args.rows, args.invariant, stream);
 }
 
 cudaError_t LaunchSwiGlu(const SwiGluArgs& args, cudaStream_t stream) {
   return LaunchRows<RowKind::kSwiGlu>(RowArgs{nullptr, args.gate_up, 2 * args.width, args.scales, nullptr, nullptr,
                                               args.output, args.width, 0.f, false},
-                                      args.rows, stream);
+                                      args.rows, args.invariant, stream);
 }
 
 cudaError_t LaunchQuantize(const QuantizeArgs& args, cudaStream_t stream) {
   return LaunchRows<RowKind::kQuantize>(
       RowArgs{nullptr, args.input, args.width, {}, nullptr, nullptr, args.output, args.width, 0.f, false}, args.rows,
-      stream);
+      args.invariant, stream);
 }
 
 }  // namespace baton::cuda

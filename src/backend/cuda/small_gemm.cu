@@ -5,10 +5,9 @@
 // Weights are the A operand (64 rows an instruction), so that few tokens waste nothing. About 200 KB of tiles are in
 // flight on each SM, and the first ones are asked for before the predecessor has ended: weights do not depend on it.
 // Each stage's sums are added to FP32 registers, since the tensor core's own FP8 accumulation is short.
-#include <cuda.h>
-
 #include "backend/cuda/device_math.cuh"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/tensor_map.cuh"
 #include "backend/cuda/wgmma.cuh"
 
 namespace baton::cuda {
@@ -25,13 +24,6 @@ constexpr int kInputRing = kTokens == 32 ? 40 * 1024 : 20 * 1024;
 template <int kTokens>
 constexpr int kSharedBytes = kWeightRing + kInputRing<kTokens> + 8192 + 32 * kMostStages + 1024;
 
-__device__ __forceinline__ void TensorLoad(uint32_t shared, const CUtensorMap& map, int k, int row, uint32_t barrier) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
-          shared),
-      "l"(&map), "r"(k), "r"(row), "r"(barrier)
-      : "memory");
-}
 struct Product {
   __nv_bfloat16* output;
   int n, k, m, group_rows;
@@ -234,34 +226,6 @@ __global__ void __launch_bounds__(kConsumers + 32, 1)
   }
 }
 
-using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*,
-                            const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
-                            CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-Encode FindEncode() {
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult result;
-  if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result) !=
-      cudaSuccess) {
-    return nullptr;
-  }
-  return reinterpret_cast<Encode>(function);
-}
-
-// Bytes [rows][k] in boxes of box_rows × 128, swizzled.
-cudaError_t MakeMap(const void* data, int64_t rows, int64_t k, int box_rows, CUtensorMap* map) {
-  static const Encode encode = FindEncode();
-  if (encode == nullptr) return cudaErrorNotSupported;
-  const cuuint64_t extents[2] = {static_cast<cuuint64_t>(k), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(k)};
-  const cuuint32_t box[2] = {kTileK, static_cast<cuuint32_t>(box_rows)};
-  const cuuint32_t steps[2] = {1, 1};
-  const CUresult result = encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, const_cast<void*>(data), extents, strides, box,
-                                 steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
 // How a weight is shared out; group_rows 0: not at all.
 struct Split {
   int group_rows = 0;
@@ -308,8 +272,8 @@ cudaError_t LaunchSmallGemm(const SmallGemmArgs& args, cudaStream_t stream) {
   if (split.group_rows == 0 || args.m > kSmallGemmRows) return cudaErrorInvalidValue;
   const int tokens = args.m <= 8 ? 8 : 32;
   CUtensorMap weight, input;
-  cudaError_t error = MakeMap(args.weight, args.n, args.k, split.group_rows, &weight);
-  if (error == cudaSuccess) error = MakeMap(args.input, tokens, args.k, tokens, &input);
+  cudaError_t error = MakeTensorMap(args.weight, args.n, args.k, split.group_rows, &weight);
+  if (error == cudaSuccess) error = MakeTensorMap(args.input, tokens, args.k, tokens, &input);
   if (error != cudaSuccess) return error;
   const Product product{args.output, args.n, args.k, args.m, split.group_rows};
   return tokens == 8 ? LaunchSplit<8>(split, product, weight, input, stream)

@@ -11,6 +11,7 @@ namespace {
 
 using Kind = CudaMemory::Kind;
 constexpr float kLog2e = 1.44269504f;
+constexpr int32_t kMostParts = 2048;  // of deterministic attention: 64 rows of 32 thousand tokens
 
 bool ReadsFp8(const Operation* next) { return next != nullptr && next->linear != nullptr && next->linear->shape.fp8; }
 
@@ -31,12 +32,17 @@ absl::Status StepExecutor::Allocate() {
   const bool bf16_layers = std::ranges::any_of(
       options_.layers, [&](const GemmShape& layer) { return !layer.fp8 && layer.n != shape_.vocabulary; });
   BATON_ASSIGN_OR_RETURN(activations_, Activations::Create(shape_, limits, bf16_layers));
+  plan_limits_.vocabulary = shape_.vocabulary;
+  plan_limits_.invariant = options_.deterministic;
+  plan_limits_.parts = std::min(kMostParts, sequences * (shape_.max_position / kSectionTokens + 1));
+  const int32_t jobs = limits.max_batch_tokens / kQueryGroup + sequences + plan_limits_.parts + 1;
   BATON_ASSIGN_OR_RETURN(tables_,
                          StepTables::Create({.max_batch_tokens = std::max(limits.max_batch_tokens, kGraphRows.back()),
                                              .max_sequences = sequences,
                                              .max_blocks = max_blocks,
-                                             .max_score_rows = activations_.logit_rows}));
-  BATON_RETURN_IF_ERROR(AllocateAttention());
+                                             .max_score_rows = activations_.logit_rows,
+                                             .max_jobs = options_.deterministic ? jobs : 0}));
+  BATON_RETURN_IF_ERROR(options_.deterministic ? AllocateInvariantAttention() : AllocateAttention());
   const int64_t results = std::max(activations_.logit_rows, kGraphRows.back()) * int64_t{sizeof(SampleResult)};
   BATON_ASSIGN_OR_RETURN(sample_results_, CudaMemory::Allocate(Kind::kPinned, results, "sampled tokens"));
   return absl::OkStatus();
@@ -46,7 +52,6 @@ absl::Status StepExecutor::AllocateAttention() {
   const KvLayout& kv = options_.kv;
   const StepLimits& limits = options_.limits;
   // Room for the longest sequence and for a full step of short ones.
-  plan_limits_.vocabulary = shape_.vocabulary;
   plan_limits_.scratch_tiles = std::max(kv.BlocksFor(shape_.max_position),
                                         kv.BlocksFor(limits.max_batch_tokens) + std::min(limits.max_sequences, 64));
   const int64_t tile_bytes = int64_t{kv.num_kv_heads} * 2 * kBlockTokens * kv.head_dim * 2;
@@ -137,7 +142,8 @@ absl::Status StepExecutor::RunNorm(const Operation& operation, const Operation* 
                          .rows = rows(),
                          .width = shape_.hidden_size,
                          .epsilon = shape_.rms_norm_epsilon,
-                         .write_residual = operation.add_delta};
+                         .write_residual = operation.add_delta,
+                         .invariant = options_.deterministic};
   return CudaStatus(LaunchRmsNorm(args, stream_), "norm");
 }
 
@@ -163,6 +169,7 @@ absl::Status StepExecutor::RunLinear(const Operation& operation) {
   } else {
     return Internal("no linear layer writes this slot");
   }
+  if (options_.deterministic) return RunInvariantProduct(linear.shape, linear.data.data(), input->data, rows(), output);
   const int64_t product_rows = std::max(int64_t{rows()}, kFewestProductRows);
   if (options_.own_gemm && linear.shape.fp8 && HasSmallGemm(linear.shape.n, linear.shape.k, product_rows)) {
     return CudaStatus(LaunchSmallGemm({.weight = linear.data.data(),
@@ -188,7 +195,8 @@ absl::Status StepExecutor::RunRotate(const Operation& operation) {
                                       .heads = shape_.num_heads,
                                       .layer = operation.layer,
                                       .query_scale = kLog2e / std::sqrt(static_cast<float>(shape_.head_dim)),
-                                      .interleaved = shape_.rope_interleaved},
+                                      .interleaved = shape_.rope_interleaved,
+                                      .invariant = options_.deterministic},
                                      stream_),
                     "rotary embedding");
 }
@@ -235,13 +243,18 @@ absl::Status StepExecutor::RunDecodeAttention(int32_t layer) {
 
 absl::Status StepExecutor::RunAttention(const Operation& operation, const Operation* next) {
   BATON_RETURN_IF_ERROR(profiler_.Mark(KernelFamily::kAttention));
-  BATON_RETURN_IF_ERROR(RunDecodeAttention(operation.layer));
-  BATON_RETURN_IF_ERROR(RunPrefillAttention(operation.layer));
+  if (options_.deterministic) {
+    BATON_RETURN_IF_ERROR(RunInvariantAttention(operation.layer));
+  } else {
+    BATON_RETURN_IF_ERROR(RunDecodeAttention(operation.layer));
+    BATON_RETURN_IF_ERROR(RunPrefillAttention(operation.layer));
+  }
   BATON_RETURN_IF_ERROR(profiler_.Mark(KernelFamily::kElementwise));
   const QuantizeArgs args{.input = activations_.attention,
                           .output = activations_.attended.Output(ReadsFp8(next)),
                           .rows = rows(),
-                          .width = shape_.num_heads * shape_.head_dim};
+                          .width = shape_.num_heads * shape_.head_dim,
+                          .invariant = options_.deterministic};
   return CudaStatus(LaunchQuantize(args, stream_), "attention");
 }
 
@@ -251,7 +264,8 @@ absl::Status StepExecutor::RunSwiGlu(const Operation* next) {
                         .scales = gate_up_scales_,
                         .output = activations_.activated.Output(ReadsFp8(next)),
                         .rows = rows(),
-                        .width = shape_.intermediate_size};
+                        .width = shape_.intermediate_size,
+                        .invariant = options_.deterministic};
   return CudaStatus(LaunchSwiGlu(args, stream_), "SwiGLU");
 }
 
@@ -267,12 +281,17 @@ absl::Status StepExecutor::RunHead(const Operation& operation, const int32_t* so
                                             .rows = rows,
                                             .width = shape_.hidden_size,
                                             .epsilon = shape_.rms_norm_epsilon,
-                                            .write_residual = false},
+                                            .write_residual = false,
+                                            .invariant = options_.deterministic},
                                            stream_));
   GemmShape shape = operation.linear->shape;
   if (shape.fp8) return Unimplemented("the CUDA backend needs a head in BF16, F16 or F32, found F8_E4M3");
   shape.fp32_output = true;
   BATON_RETURN_IF_ERROR(profiler_.Mark(KernelFamily::kGemm));
+  if (options_.deterministic) {
+    return RunInvariantProduct(shape, operation.linear->data.data(), activations_.head_input.data, rows,
+                               activations_.logits);
+  }
   return gemm_.Run(shape, operation.linear->data.data(), activations_.head_input.data,
                    std::max<int64_t>(rows, kFewestProductRows), activations_.logits);
 }

@@ -26,6 +26,7 @@ class StepExecutor {
     KvLayout kv;
     StepLimits limits;
     bool own_gemm = true;
+    bool deterministic = false;
     std::vector<GemmShape> layers;  // the different ones
     CudaDeviceInfo device;
   };
@@ -53,6 +54,7 @@ class StepExecutor {
       : options_(std::move(options)), shape_(options_.shape), gemm_(*gemm), stream_(stream) {}
   absl::Status Allocate();
   absl::Status AllocateAttention();
+  absl::Status AllocateInvariantAttention();
   absl::Status MakeRotaryTable();
 
   absl::Status RunEmbed(const Operation& operation);
@@ -62,6 +64,9 @@ class StepExecutor {
   absl::Status RunAttention(const Operation& operation, const Operation* next);
   absl::Status RunDecodeAttention(int32_t layer);
   absl::Status RunPrefillAttention(int32_t layer);
+  absl::Status RunInvariantAttention(int32_t layer);
+  absl::Status RunInvariantProduct(const GemmShape& shape, const void* weight, const void* input, int32_t rows,
+                                   void* output);
   absl::Status RunSwiGlu(const Operation* next);
   absl::Status RunHead(const Operation& operation, const int32_t* source_rows, int32_t rows);
   absl::Status RunLogits(const Operation& operation);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <tuple>
 #include <unordered_map>
 
 namespace baton::cuda {
@@ -24,6 +25,54 @@ void AddDecode(const BatchItem& item, StepPlan& plan) {
   const int32_t blocks = (length + kBlockTokens - 1) / kBlockTokens;
   plan.block_table.insert(plan.block_table.end(), item.block_table.begin(), item.block_table.begin() + blocks);
   ++plan.decode_rows;
+}
+
+// An item's rows as jobs. One row over a long context is shared out while there is room for its parts.
+void AddJobs(const BatchItem& item, const StepPlanLimits& limits, int32_t& parts_used, StepPlan& plan) {
+  const auto first_row = static_cast<int32_t>(plan.rows.size());
+  const auto table_offset = static_cast<int32_t>(plan.block_table.size());
+  AddRows(item, plan);
+  const int32_t blocks = (item.start + item.count + kBlockTokens - 1) / kBlockTokens;
+  plan.block_table.insert(plan.block_table.end(), item.block_table.begin(), item.block_table.begin() + blocks);
+  for (int32_t done = 0; done < item.count; done += kQueryGroup) {
+    AttentionJob job{.row = first_row + done,
+                     .rows = std::min(kQueryGroup, item.count - done),
+                     .position = item.start + done,
+                     .table_offset = table_offset,
+                     .part = -1};
+    const int32_t sections = (job.position + job.rows - 1) / kSectionTokens + 1;
+    if (item.count > 1 || sections == 1 || parts_used + sections > limits.parts) {
+      job.sections = sections;
+      plan.jobs.push_back(job);
+      continue;
+    }
+    job.sections = 1;
+    job.part = parts_used;
+    for (; job.first_section < sections; ++job.first_section) plan.jobs.push_back(job);
+    parts_used += sections;
+  }
+}
+
+// Decode rows first, as for the kernels that tell the two apart; returns each item's first row.
+std::vector<int32_t> AddInvariantItems(const Batch& batch, const StepPlanLimits& limits, StepPlan& plan) {
+  std::vector<int32_t> first_row(batch.items.size());
+  int32_t parts_used = 0;
+  for (const bool decode : {true, false}) {
+    for (size_t i = 0; i < batch.items.size(); ++i) {
+      if ((batch.items[i].count == 1) != decode) continue;
+      first_row[i] = static_cast<int32_t>(plan.rows.size());
+      AddJobs(batch.items[i], limits, parts_used, plan);
+      if (decode) ++plan.decode_rows;
+    }
+  }
+  auto cost = [](const AttentionJob& job) {
+    const int32_t end = std::min(job.position + job.rows, (job.first_section + job.sections) * kSectionTokens);
+    return int64_t{end - job.first_section * kSectionTokens} * (1 + job.rows);
+  };
+  std::ranges::sort(plan.jobs, [&](const AttentionJob& a, const AttentionJob& b) {
+    return std::tuple(cost(a), b.row, b.first_section) > std::tuple(cost(b), a.row, a.first_section);
+  });
+  return first_row;
 }
 
 void AddPrefill(const BatchItem& item, const StepPlanLimits& limits, int32_t& tiles_used, StepPlan& plan) {
@@ -122,11 +171,8 @@ void AddScores(const BatchItem& item, int32_t first_row, StepPlan& plan) {
   }
 }
 
-}  // namespace
-
-StepPlan BuildStepPlan(const Batch& batch, const StepPlanLimits& limits, std::span<const TokenId> end_tokens) {
-  StepPlan plan;
-  plan.unit_prefix.push_back(0);
+// Sequences of decode attention and tiles of prefill attention; returns each item's first row.
+std::vector<int32_t> AddItems(const Batch& batch, const StepPlanLimits& limits, StepPlan& plan) {
   std::vector<int32_t> first_row(batch.items.size());
   for (size_t i = 0; i < batch.items.size(); ++i) {
     if (batch.items[i].count != 1) continue;
@@ -145,6 +191,16 @@ StepPlan BuildStepPlan(const Batch& batch, const StepPlanLimits& limits, std::sp
       return std::pair(a.position + a.rows, b.row) > std::pair(b.position + b.rows, a.row);
     });
   }
+  return first_row;
+}
+
+}  // namespace
+
+StepPlan BuildStepPlan(const Batch& batch, const StepPlanLimits& limits, std::span<const TokenId> end_tokens) {
+  StepPlan plan;
+  plan.unit_prefix.push_back(0);
+  const std::vector<int32_t> first_row =
+      limits.invariant ? AddInvariantItems(batch, limits, plan) : AddItems(batch, limits, plan);
   for (size_t i = 0; i < batch.items.size(); ++i) {
     const BatchItem& item = batch.items[i];
     if (item.sample) AddSample(item, first_row[i] + item.count - 1, end_tokens, limits.vocabulary, plan);

@@ -1,7 +1,8 @@
 // One step of a batch as the tables that the device kernels read. Pure: values in, values out.
 //
 // Rows are reordered: items of one token first (they go to decode attention), then the others (prefill attention, cut
-// into tiles of 128 queries and grouped so that each group's keys fit into the scratch).
+// into tiles of 128 queries and grouped so that each group's keys fit into the scratch). A deterministic step has jobs
+// of the one kernel that serves both instead.
 //
 // Threading: pure. Errors: none; the engine has checked the batch (engine/check_batch.h).
 #pragma once
@@ -29,6 +30,9 @@ struct StepPlan {
   std::vector<GatherTile> gather_tiles;
   std::vector<QueryTile> query_tiles;
 
+  // Deterministic attention, the longest first.
+  std::vector<AttentionJob> jobs;
+
   // Sampling: one entry for each item that asks, in the order of items; then prompt log-probabilities.
   std::vector<int32_t> sample_rows;  // rows of the residual stream
   std::vector<SampleRow> samples;    // logits_row counts from 0
@@ -42,6 +46,8 @@ struct StepPlan {
 struct StepPlanLimits {
   int32_t vocabulary = 0;
   int32_t scratch_tiles = 0;  // at least as many as the longest sequence has blocks
+  bool invariant = false;     // jobs instead of decode sequences and query tiles
+  int32_t parts = 0;          // sections of decode rows that other jobs may do
 };
 
 StepPlan BuildStepPlan(const Batch& batch, const StepPlanLimits& limits, std::span<const TokenId> end_tokens);

@@ -115,5 +115,38 @@ TEST_F(StepPlanTest, PaddingRowsAreInert) {
   EXPECT_EQ(plan.samples.size(), 4u);
 }
 
+// Every section of every row is somebody's once; long decode rows are shared out while there are parts.
+TEST_F(StepPlanTest, DeterministicStepsHaveJobsForEverySectionOfEveryRow) {
+  for (const int32_t parts : {0, 3, 100}) {
+    Batch batch;
+    batch.items = {Item(0, 300), Item(1999, 1), Item(1023, 1), Item(1024, 1), Item(900, 130)};
+    const StepPlan plan = BuildStepPlan(batch, {4096, 64, true, parts}, {});
+    ASSERT_EQ(plan.rows.size(), 433u);
+    EXPECT_EQ(plan.decode_rows, 3);
+    EXPECT_TRUE(plan.groups.empty());
+    std::vector<std::vector<int>> done(plan.rows.size(), std::vector<int>(2));
+    std::vector<int> parts_done(parts);
+    for (const AttentionJob& job : plan.jobs) {
+      for (int32_t row = job.row; row < job.row + job.rows; ++row) {
+        const int32_t position = plan.rows[row].position;
+        EXPECT_EQ(position, job.position + row - job.row);
+        EXPECT_EQ(plan.block_table[job.table_offset + position / kBlockTokens], plan.rows[row].block);
+        for (int32_t section = job.first_section; section < job.first_section + job.sections; ++section) {
+          if (section * kSectionTokens <= position) ++done[row][section];
+        }
+      }
+      if (job.part < 0) continue;
+      EXPECT_EQ(job.rows, 1);
+      for (int32_t i = 0; i < job.sections; ++i) ++parts_done.at(job.part + job.first_section + i);
+    }
+    for (size_t row = 0; row < done.size(); ++row) {
+      EXPECT_EQ(done[row], (std::vector<int>{1, plan.rows[row].position >= kSectionTokens})) << row;
+    }
+    const int used = static_cast<int>(std::ranges::count(parts_done, 1));
+    EXPECT_EQ(used, parts == 0 ? 0 : parts == 3 ? 2 : 4);
+    EXPECT_EQ(used + std::ranges::count(parts_done, 0), parts);
+  }
+}
+
 }  // namespace
 }  // namespace baton::cuda

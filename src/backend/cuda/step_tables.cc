@@ -28,12 +28,14 @@ absl::StatusOr<StepTables> StepTables::Create(const Sizes& sizes) {
   tables.length_ = tables.Reserve(sequences * 4);
   tables.table_offset_ = tables.Reserve(sequences * 4);
   tables.unit_prefix_ = tables.Reserve((sequences + 1) * 4);
+  tables.job_count_ = tables.Reserve(4);
   tables.sample_rows_ = tables.Reserve(sequences * 4);
   tables.samples_ = tables.Reserve(sequences * static_cast<int64_t>(sizeof(SampleRow)));
   tables.rows_ = tables.Reserve(tokens * static_cast<int64_t>(sizeof(RowInfo)));
   tables.block_table_ = tables.Reserve(sequences * sizes.max_blocks * 4);
   tables.gather_tiles_ = tables.Reserve(sequences * sizes.max_blocks * static_cast<int64_t>(sizeof(GatherTile)));
   tables.query_tiles_ = tables.Reserve((tokens / kQueryTile + sequences + 1) * static_cast<int64_t>(sizeof(QueryTile)));
+  tables.jobs_ = tables.Reserve(sizes.max_jobs * static_cast<int64_t>(sizeof(AttentionJob)));
   tables.score_rows_ = tables.Reserve(sizes.max_score_rows * 4);
   tables.score_samples_ = tables.Reserve(sizes.max_score_rows * static_cast<int64_t>(sizeof(SampleRow)));
   BATON_ASSIGN_OR_RETURN(tables.host_, CudaMemory::Allocate(CudaMemory::Kind::kPinned, tables.used_, "step tables"));
@@ -61,6 +63,7 @@ absl::Status StepTables::Copy(const Region& region, const void* data, int64_t by
 }
 
 absl::Status StepTables::Upload(const StepPlan& plan, cudaStream_t stream) {
+  const auto job_count = static_cast<int32_t>(plan.jobs.size());
   // The small tables lie side by side: filled one by one, copied together.
   const struct {
     const Region& region;
@@ -69,6 +72,7 @@ absl::Status StepTables::Upload(const StepPlan& plan, cudaStream_t stream) {
   } small[] = {{length_, plan.length.data(), Bytes(plan.length)},
                {table_offset_, plan.table_offset.data(), Bytes(plan.table_offset)},
                {unit_prefix_, plan.unit_prefix.data(), Bytes(plan.unit_prefix)},
+               {job_count_, &job_count, sizeof(job_count)},
                {sample_rows_, plan.sample_rows.data(), Bytes(plan.sample_rows)},
                {samples_, plan.samples.data(), Bytes(plan.samples)}};
   int64_t end = 0;
@@ -83,6 +87,7 @@ absl::Status StepTables::Upload(const StepPlan& plan, cudaStream_t stream) {
   BATON_RETURN_IF_ERROR(Copy(block_table_, plan.block_table.data(), Bytes(plan.block_table), stream));
   BATON_RETURN_IF_ERROR(Copy(gather_tiles_, plan.gather_tiles.data(), Bytes(plan.gather_tiles), stream));
   BATON_RETURN_IF_ERROR(Copy(query_tiles_, plan.query_tiles.data(), Bytes(plan.query_tiles), stream));
+  BATON_RETURN_IF_ERROR(Copy(jobs_, plan.jobs.data(), Bytes(plan.jobs), stream));
   if (plan.changes.empty()) return absl::OkStatus();
   BATON_RETURN_IF_ERROR(ReserveChanges(static_cast<int64_t>(plan.changes.size())));
   std::memcpy(host_changes_.data(), plan.changes.data(), Bytes(plan.changes));

@@ -20,6 +20,7 @@ class StepTables {
     int32_t max_sequences = 0;
     int32_t max_blocks = 0;      // of one sequence
     int32_t max_score_rows = 0;  // prompt log-probabilities computed at once
+    int32_t max_jobs = 0;        // of deterministic attention
   };
   static absl::StatusOr<StepTables> Create(const Sizes& sizes);
 
@@ -39,6 +40,8 @@ class StepTables {
   const SampleRow* samples() const { return At<SampleRow>(samples_); }
   const GatherTile* gather_tiles() const { return At<GatherTile>(gather_tiles_); }
   const QueryTile* query_tiles() const { return At<QueryTile>(query_tiles_); }
+  const AttentionJob* jobs() const { return At<AttentionJob>(jobs_); }
+  const int32_t* job_count() const { return At<int32_t>(job_count_); }
   const int32_t* score_rows() const { return At<int32_t>(score_rows_); }
   const SampleRow* score_samples() const { return At<SampleRow>(score_samples_); }
   LogitChange* changes() const { return changes_.as<LogitChange>(); }
@@ -61,8 +64,8 @@ class StepTables {
   CudaMemory host_, device_;
   CudaMemory host_changes_, changes_;
   // The first ones are adjacent and small: a decode step copies them at once.
-  Region length_, table_offset_, unit_prefix_, sample_rows_, samples_;
-  Region rows_, block_table_, gather_tiles_, query_tiles_, score_rows_, score_samples_;
+  Region length_, table_offset_, unit_prefix_, job_count_, sample_rows_, samples_;
+  Region rows_, block_table_, gather_tiles_, query_tiles_, jobs_, score_rows_, score_samples_;
 };
 
 }  // namespace baton::cuda

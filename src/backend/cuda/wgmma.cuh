@@ -79,4 +79,28 @@ __device__ __forceinline__ void ProductFp8(float (&d)[16], uint64_t a, uint64_t 
                : "l"(a), "l"(b), "r"(accumulate));
 }
 
+// d[64][64] and d[64][128] likewise.
+__device__ __forceinline__ void ProductFp8(float (&d)[32], uint64_t a, uint64_t b, int accumulate) {
+  asm volatile(BATON_WGMMA("m64n64k32.f32.e4m3.e4m3", BATON_TEXT_32, "%32, %33", "%34", "1, 1")
+               : BATON_SUMS_32(d, 0)
+               : "l"(a), "l"(b), "r"(accumulate));
+}
+__device__ __forceinline__ void ProductFp8(float (&d)[64], uint64_t a, uint64_t b, int accumulate) {
+  asm volatile(BATON_WGMMA("m64n128k32.f32.e4m3.e4m3", BATON_TEXT_64, "%64, %65", "%66", "1, 1")
+               : BATON_SUMS_64(d)
+               : "l"(a), "l"(b), "r"(accumulate));
+}
+
+// d[64][32] (+)= A[64][16] × B[32][16]ᵀ of BF16, both K-major in shared memory; d[64][128] likewise.
+__device__ __forceinline__ void ProductBf16(float (&d)[16], uint64_t a, uint64_t b, int accumulate) {
+  asm volatile(BATON_WGMMA("m64n32k16.f32.bf16.bf16", BATON_TEXT_16, "%16, %17", "%18", "1, 1, 0, 0")
+               : BATON_SUMS_16(d, 0)
+               : "l"(a), "l"(b), "r"(accumulate));
+}
+__device__ __forceinline__ void ProductBf16(float (&d)[64], uint64_t a, uint64_t b, int accumulate) {
+  asm volatile(BATON_WGMMA("m64n128k16.f32.bf16.bf16", BATON_TEXT_64, "%64, %65", "%66", "1, 1, 0, 0")
+               : BATON_SUMS_64(d)
+               : "l"(a), "l"(b), "r"(accumulate));
+}
+
 }  // namespace baton::cuda
