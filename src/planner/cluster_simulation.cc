@@ -327,6 +327,9 @@ class ClusterSimulation::State {
     output.duration_us = static_cast<int64_t>(took_ms * 1e3);
     for (size_t k = 0; k < output.items.size(); ++k) output.items[k].sampled.token = static_cast<TokenId>(k);
     for (const SequenceEvent& event : node.scheduler->Commit(plan, std::move(output))) OnEvent(event);
+    for (Node* other : node.engine->nodes) {
+      if (other != &node) other->scheduler->NoteOthersStep(took_ms * 1e3);
+    }
     Publish(node);
     AskForPrefills(node);
     Reserve(node);

@@ -39,6 +39,16 @@ TEST_F(DialTest, WhatRidesKeepsTheInterTokenTarget) {
   EXPECT_EQ(Run(), "1:5+1 2:7+7");
 }
 
+TEST_F(DialTest, StepsOfOthersOnTheEngineCountForWhoWaited) {
+  Start(WithDial(1.5));
+  Add(1, Prompt(4, 50));
+  Run();
+  Run();
+  scheduler_->NoteOthersStep(9000);
+  Add(2, Prompt(30, 4, 9));
+  EXPECT_EQ(Run(), "1:5+1");  // behind its target it is not delayed further
+}
+
 TEST_F(DialTest, StepsThatTakeLongerThanMeasuredCarryLess) {
   Start(WithDial(4));
   Add(1, Prompt(4, 190));

@@ -164,6 +164,9 @@ class Scheduler {
   // The step failed: its sequences end with kError and their blocks are freed, none published.
   std::vector<SequenceEvent> Fail(const StepPlan& plan);
 
+  // So long another worker's step took on the same engine: its sequences have waited.
+  void NoteOthersStep(double took_us) { clock_us_ += took_us; }
+
   // See SchedulerOptions; from the next step on.
   void SetPrefillBudget(int32_t tokens) { options_.prefill_budget = tokens; }
 
@@ -244,7 +247,7 @@ class Scheduler {
   int32_t held_ = 0;
   int32_t reserved_ = 0;
   int64_t preemptions_ = 0;
-  double clock_us_ = 0;               // time that steps took, all together
+  double clock_us_ = 0;               // time that steps took, all together, on this engine
   int32_t starved_steps_ = 0;         // in a row in which the first prefill got no token
   double expected_generated_ = -1.0;  // moving mean of finished sequences; -1: none yet
 };

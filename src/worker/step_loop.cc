@@ -80,6 +80,12 @@ void StepLoop::NoteProgress() {
   for (Worker* worker : workers_) worker->NoteProgress();
 }
 
+void StepLoop::NoteStep(const Worker& by, double took_us) {
+  for (Worker* worker : workers_) {
+    if (worker != &by) worker->NoteOthersStep(took_us);
+  }
+}
+
 absl::Status StepLoop::Run() {
   for (Worker* worker : workers_) worker->StartWatchdog();
   while (!stopping_) {

@@ -49,6 +49,8 @@ class StepLoop {
 
   // Tells the routers of all workers what has changed in the prefix cache.
   void PublishCacheChanges();
+  // One of them made a step, for which the others have waited.
+  void NoteStep(const Worker& by, double took_us);
   // Something moves: nobody who waits for a turn is stuck.
   void NoteProgress();
 

@@ -272,7 +272,10 @@ absl::StatusOr<bool> Worker::Step() {
   absl::StatusOr<StepOutput> output = engine_.Run(plan.batch, plan.prefill_tokens > 0 ? this : nullptr);
   const absl::Status failure = output.status();
   steps_ += 1;
-  if (output.ok()) rates_.Add(plan.prefill_tokens, plan.decode_rows, output->duration_us);
+  if (output.ok()) {
+    rates_.Add(plan.prefill_tokens, plan.decode_rows, output->duration_us);
+    loop_.NoteStep(*this, static_cast<double>(output->duration_us));
+  }
   if (output.ok() && after_step_ && output->idle_us > 0) {
     step_gaps_ += 1;
     step_gap_seconds_ += output->idle_us * 1e-6;
