@@ -30,6 +30,7 @@ class WakeBatch {
   WakeBatch(const WakeBatch&) = delete;
   WakeBatch& operator=(const WakeBatch&) = delete;
 
+  static bool active() { return current_ != nullptr; }  // on this thread
   // At the end of this thread's batch, or at once without one.
   static void Wake(std::function<void()> wake) {
     if (current_ == nullptr) return wake();

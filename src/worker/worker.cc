@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/wake_batch.h"
 #include "rpc/convert.h"
 
 namespace baton {
@@ -250,6 +251,7 @@ absl::StatusOr<bool> Worker::TakeTurn() {
   prefill_->ExpireHolds(Clock::now());
   BATON_ASSIGN_OR_RETURN(const bool stepped, Step());
   decode_->Retry();
+  const WakeBatch batch;  // a router gets what follows at once
   loop_.PublishCacheChanges();
   streams_.Flush();
   after_step_ = stepped;
