@@ -23,6 +23,9 @@ constexpr int64_t kExpectedTokensMax = 256;
 // Requests that come next wait for what this one computes: half of it, on average. So a prefix that somebody is
 // computing is worth waiting for, even where another worker would have it as soon.
 constexpr double kNextRequestsShare = 0.5;
+// A second copy of what another worker has cached evicts as much that only one has, and which somebody will compute
+// again.
+constexpr double kSecondCopyShare = 1.5;
 // A request that misses its target is lost for goodput: at the target, a millisecond is worth so many of others. Beyond
 // it, at so much of the target, half as many.
 constexpr double kLatePrice = 20;
@@ -49,6 +52,12 @@ struct Terms {
   double late_ms = 0;
   double pressure_ms = 0;
   double itl_ms = 0;
+};
+
+// A request, and what all candidates have in common.
+struct Question {
+  const SelectionRequest& request;
+  int64_t best_cached = 0;  // tokens of the prompt that some worker has
 };
 
 struct Candidate {
@@ -81,6 +90,11 @@ double LateMs(const SelectionRequest& request, const Terms& terms) {
   const double target_ms = request.targets.ttft_ms, scale_ms = kLateScale * target_ms;
   const double late_ms = std::max(0.0, terms.queue_ms + terms.prefill_ms - kTtftShare * target_ms);
   return scale_ms > 0 ? kLatePrice * scale_ms * std::log1p(late_ms / scale_ms) : 0;
+}
+
+// By computing what others have.
+double SecondCopyMs(const StepTimeTable& times, const WorkerView& worker, int64_t best_cached) {
+  return kSecondCopyShare * PrefillMs(times, worker, best_cached - worker.cached_tokens, worker.cached_tokens);
 }
 
 double QueueMs(const StepTimeTable& times, const WorkerView& worker) {
@@ -186,7 +200,8 @@ Ride RideOn(const StepTimeTable& times, const WorkerView& worker, const Riding& 
   return {.ms = steps * (step_ms + riding.idle_ms), .added_ms = steps * added_ms, .steps = steps};
 }
 
-void AddLocalTerms(const SelectionRequest& request, const StepTimeTable& times, Terms& terms) {
+void AddLocalTerms(const Question& question, const StepTimeTable& times, Terms& terms) {
+  const SelectionRequest& request = question.request;
   const WorkerView& worker = *terms.worker;
   const int64_t tokens = std::max<int64_t>(1, request.prompt_tokens - worker.cached_tokens);
   const Riding riding = RidingOn(request, times, worker, tokens);
@@ -196,18 +211,21 @@ void AddLocalTerms(const SelectionRequest& request, const StepTimeTable& times, 
   terms.queue_ms = ahead.ms;
   terms.prefill_ms = ride.ms + TurnsMs(terms.neighbours, ahead.steps + ride.steps);
   terms.harm_ms = ride.added_ms * (std::max(1, worker.sequences) + kNextRequestsShare) +
-                  (worker.sequences > 0 ? ride.added_ms : ride.ms) * terms.neighbours.sequences;
+                  (worker.sequences > 0 ? ride.added_ms : ride.ms) * terms.neighbours.sequences +
+                  SecondCopyMs(times, worker, question.best_cached);
   terms.late_ms = LateMs(request, terms);
 }
 
-Terms PrefillTerms(const SelectionRequest& request, const WorkerView& worker, const Neighbours& neighbours) {
+Terms PrefillTerms(const Question& question, const WorkerView& worker, const Neighbours& neighbours) {
+  const SelectionRequest& request = question.request;
   Terms terms{.worker = &worker, .neighbours = neighbours};
   const int64_t tokens = request.prompt_tokens - worker.cached_tokens;
   WithTimes(worker, [&](const StepTimeTable& times) {
     terms.queue_ms = QueueMs(times, worker);
     terms.prefill_ms = PrefillMs(times, worker, tokens, worker.cached_tokens);
+    terms.harm_ms = terms.prefill_ms * (kNextRequestsShare + neighbours.sequences) +
+                    SecondCopyMs(times, worker, question.best_cached);
   });
-  terms.harm_ms = terms.prefill_ms * (kNextRequestsShare + neighbours.sequences);
   const auto chunk = static_cast<double>(std::max(1, worker.prefill_chunk_tokens));
   terms.prefill_ms += TurnsMs(neighbours, std::ceil(static_cast<double>(tokens) / chunk) +
                                               std::ceil(static_cast<double>(worker.queued_prefill_tokens) / chunk));
@@ -285,14 +303,15 @@ double LeastPromptMs(const SelectionRequest& request, const StepTimeTable& times
 }
 
 // Prefill where it decodes.
-void AddLocal(const SelectionRequest& request, std::span<const Terms> prefills, Terms& decode, Best& best) {
+void AddLocal(const Question& question, std::span<const Terms> prefills, Terms& decode, Best& best) {
+  const SelectionRequest& request = question.request;
   const WorkerView& worker = *decode.worker;
   const bool short_enough = request.max_local_prefill_tokens < 0 ||
                             request.prompt_tokens - worker.cached_tokens <= request.max_local_prefill_tokens;
   if (worker.role != WorkerRole::kHybrid && !short_enough && HasPath(worker, prefills)) return;
   WithTimes(worker, [&](const StepTimeTable& times) {
     if (DecodeMs(decode) + LeastPromptMs(request, times, worker) > best.bound()) return;
-    AddLocalTerms(request, times, decode);
+    AddLocalTerms(question, times, decode);
     best.Offer({DecodeMs(decode) + PromptMs(decode), &decode, nullptr, 0});
   });
 }
@@ -318,6 +337,10 @@ Selection ToSelection(const Candidate& candidate) {
 
 std::vector<Selection> RankCandidates(const SelectionRequest& request, std::span<const WorkerView> workers,
                                       size_t count) {
+  Question question{request};
+  for (const WorkerView& worker : workers) {
+    if (worker.available) question.best_cached = std::max(question.best_cached, worker.cached_tokens);
+  }
   std::vector<Terms> prefills, decodes;  // candidates point into them
   prefills.reserve(workers.size());
   decodes.reserve(workers.size());
@@ -325,7 +348,7 @@ std::vector<Selection> RankCandidates(const SelectionRequest& request, std::span
     if (!worker.available) continue;
     const Neighbours neighbours = NeighboursOf(worker, workers);
     if (worker.role == WorkerRole::kPrefill) {
-      prefills.push_back(PrefillTerms(request, worker, neighbours));
+      prefills.push_back(PrefillTerms(question, worker, neighbours));
     } else {
       Terms& decode = decodes.emplace_back(Terms{.worker = &worker, .neighbours = neighbours});
       WithTimes(worker, [&](const StepTimeTable& times) { AddDecodeTerms(request, times, decode); });
@@ -342,7 +365,7 @@ std::vector<Selection> RankCandidates(const SelectionRequest& request, std::span
   // What rides is worth computing where it could matter.
   for (Terms& decode : decodes) {
     if (DecodeMs(decode) > best.bound()) break;
-    AddLocal(request, prefills, decode, best);
+    AddLocal(question, prefills, decode, best);
   }
   std::vector<Selection> selections;
   selections.reserve(best.candidates().size());

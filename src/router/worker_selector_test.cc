@@ -209,7 +209,9 @@ TEST(WorkerSelectorTest, ACachedPrefixIsWorthAQueueOfItsLength) {
   two.workers[0].cached_tokens = 800;
   two.workers[0].queued_prefill_tokens = 700;
   EXPECT_EQ(two.Best().prefill, WorkerId{1});
-  two.workers[0].queued_prefill_tokens = 1500;  // half of what it need not compute counts for those who come next
+  two.workers[0].queued_prefill_tokens = 1500;  // a second copy would cost others something
+  EXPECT_EQ(two.Best().prefill, WorkerId{1});
+  two.workers[0].queued_prefill_tokens = 3000;
   EXPECT_EQ(two.Best().prefill, WorkerId{3});
 }
 
