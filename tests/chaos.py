@@ -22,7 +22,7 @@ import time
 from serving import Server
 
 WORDS = "the worker hands its cache over to another one and goes on with what is next in the queue of prompts".split()
-SIM_PROFILE = "step_us=2000,prefill_us=15,decode_us=20,blocks=4096"
+SIM_PROFILE = "step_us=2000,prefill_us=15,decode_us=20,blocks=4096,ahead=1"  # late results, as a GPU's
 
 
 @dataclasses.dataclass

@@ -95,6 +95,7 @@ def test_code_path_is_named_and_can_be_forced(build_dir, demo_model, tmp_path):
     devices = subprocess.run([build_dir / "baton", "devices"], capture_output=True, text=True, timeout=30, check=True).stdout
     paths = devices.split("--cpu-isa forces another of ")[1].split("\n")[0].split()
     assert paths[-1] == "plain" and f"code path: {paths[0]};" in devices
+    assert "huge pages: weights " in devices and ", KV cache " in devices
     with serving(build_dir, [demo_model, "--cpu-isa", "plain", *PATIENT], tmp_path) as server:
         assert ", plain" in server.workers()[0]["device"]
     with serving(build_dir, [demo_model, "--deterministic", *PATIENT], tmp_path, "deterministic") as server:
@@ -164,6 +165,22 @@ def test_a_short_prompt_is_prefilled_where_it_decodes(build_dir, tmp_path):
         short, long = (server.complete(prompt, max_tokens=2)["baton"]["choices"][0] for prompt in ("Hi", "Hi " * 200))
         assert short["handoff"] is None and short["prefill_worker"] == short["decode_worker"]
         assert long["handoff"] is not None and long["prefill_worker"] != long["decode_worker"]
+
+
+def test_results_that_are_one_step_late_change_no_token(build_dir, tmp_path):
+    """Simulated engines that take a step while one runs, as GPUs do; stops, penalties and clients that leave among them."""
+    bodies = [{"prompt": f"{index} " + "words and more words " * (3 * index), "max_tokens": 30 + index, "seed": index, "temperature": index % 2,
+               "presence_penalty": 1 if index == 5 else 0, "stop_token_ids": [] if index % 3 else list(range(0, 32000, 40))} for index in range(8)]
+    answers = []
+    for ahead in (0, 1):
+        profile = f"step_us=1500,prefill_us=20,ahead={ahead}"
+        with serving(build_dir, ["--sim", profile, "--prefill", "1x1", "--decode", "1x1"], tmp_path) as server:
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                choices = [answer["choices"][0] for answer in pool.map(lambda body: server.complete(**body), bodies)]
+            answers.append([(choice["token_ids"], choice["finish_reason"]) for choice in choices])
+            server.wait_until(lambda: all(w["running"] == 0 for w in server.workers()))
+    assert answers[0] == answers[1]
+    assert {reason for _, reason in answers[0]} == {"stop", "length"}
 
 
 def test_a_repeated_prompt_is_cached(road):

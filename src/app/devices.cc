@@ -32,6 +32,7 @@ int RunDevices() {
   std::printf("      code path: %s; --cpu-isa forces another of", paths[0].c_str());
   for (const std::string& path : paths) std::printf(" %s", path.c_str());
   std::printf("\n");
+  std::printf("      huge pages: %s\n", DescribeHugePages(ReadHugePages()).c_str());
   for (const std::string& line : DescribeGpus()) std::printf("%s\n", line.c_str());
   return 0;
 }

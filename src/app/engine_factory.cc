@@ -9,6 +9,7 @@
 
 #include "app/backend_choice.h"
 #include "base/log.h"
+#include "device/machine.h"
 #include "engine/llama.h"
 #include "model/model.h"
 
@@ -20,6 +21,11 @@ constexpr int32_t kDefaultSequences = 64;
 constexpr int32_t kDefaultBatchTokens = 512;
 constexpr int32_t kCalibrationTokens = 128;
 constexpr int32_t kCalibrationContext = 1024;
+// On CPUs a step takes long, and who starts a server waits for it: few short steps, each measured once.
+constexpr int32_t kCpuTokens[] = {1, 8, 32};
+constexpr int32_t kCpuDecodeRows = 4;
+constexpr int32_t kCpuContext = 512;
+constexpr double kAgainUs = 10'000;  // a shorter step is measured twice
 // A chunk of prefill holds up everybody's next token, and a cancellation, for as long as it lasts; attention over a
 // long context makes it longer than the measured one, so the aim is well under the promised 250 ms.
 constexpr double kChunkSeconds = 0.12;
@@ -83,11 +89,14 @@ class StepMeter {
   const SamplingParams sampling_{.temperature = 0};
 };
 
+int32_t LargestStep(const EngineInfo& info) {
+  return std::min({info.max_batch_tokens, info.max_model_len, info.num_blocks * info.kv.block_size});
+}
+
 // How fast this engine is here: tokens a second of a prefill.
 absl::StatusOr<double> MeasurePrefill(Engine& engine) {
   const EngineInfo& info = engine.info();
-  const int32_t count =
-      std::min({kCalibrationTokens, info.max_batch_tokens, info.max_model_len, info.num_blocks * info.kv.block_size});
+  const int32_t count = std::min(kCalibrationTokens, LargestStep(info));
   StepMeter meter(engine);
   double best_us = INFINITY;
   for (int repetition = 0; repetition < 2; ++repetition) {  // the first one also touches memory for the first time
@@ -97,16 +106,14 @@ absl::StatusOr<double> MeasurePrefill(Engine& engine) {
   return 1e6 * count / best_us;
 }
 
-// What the dial needs to know. A step of a CPU takes long, and products grow evenly there: few points say it all. On a
-// GPU products jump where a tile is full, so there are points on both sides of each multiple of 128.
-absl::StatusOr<StepTimeTable> MeasureSteps(Engine& engine, const SchedulerOptions& scheduler) {
+// What the dial needs to know of a GPU. Products jump where a tile is full, so there are points on both sides of each
+// multiple of 128.
+absl::StatusOr<StepTimeTable> MeasureGpuSteps(Engine& engine, const SchedulerOptions& scheduler) {
   const EngineInfo& info = engine.info();
-  const bool jumps = info.backend == "cuda";
-  const int32_t chunk = std::min({scheduler.prefill_chunk_tokens, info.max_batch_tokens, info.max_model_len,
-                                  info.num_blocks * info.kv.block_size});
-  StepTimePlan plan{.decode_rows = std::min({scheduler.max_sequences, info.num_blocks / 2, jumps ? 64 : 8})};
+  const int32_t chunk = std::min(scheduler.prefill_chunk_tokens, LargestStep(info));
+  StepTimePlan plan{.decode_rows = std::min({scheduler.max_sequences, info.num_blocks / 2, 64})};
   std::vector<int32_t> tokens{1, std::max(1, chunk / 8), std::max(1, chunk / 2), chunk};
-  for (int32_t tile = 128; jumps && tile <= std::min(chunk, 1024); tile += 128) {
+  for (int32_t tile = 128; tile <= std::min(chunk, 1024); tile += 128) {
     tokens.push_back(tile);
     if (tile < chunk) tokens.push_back(tile + 1);
   }
@@ -115,14 +122,31 @@ absl::StatusOr<StepTimeTable> MeasureSteps(Engine& engine, const SchedulerOption
   plan.tokens = std::move(tokens);
   StepMeter meter(engine);
   plan.context = std::min(kCalibrationContext, meter.RoomForContext(plan.decode_rows, chunk));
+  return MeasureStepTimes(plan, [&](const StepShape& shape) -> absl::StatusOr<double> {
+    BATON_ASSIGN_OR_RETURN(const double first_us, meter.Measure(shape));
+    // A machine may be busy for a moment; the first step of a shape also chooses kernels.
+    BATON_ASSIGN_OR_RETURN(const double second_us, meter.Measure(shape));
+    return std::min(first_us, second_us);
+  });
+}
+
+// The same of a CPU, where products grow evenly: beyond 32 tokens the line goes on.
+absl::StatusOr<StepTimeTable> MeasureCpuSteps(Engine& engine) {
+  const EngineInfo& info = engine.info();
+  StepTimePlan plan{.decode_rows = std::min({info.max_sequences, info.num_blocks / 2, kCpuDecodeRows})};
+  for (const int32_t tokens : kCpuTokens) {
+    if (plan.tokens.empty() || tokens <= LargestStep(info)) plan.tokens.push_back(tokens);
+  }
+  StepMeter meter(engine);
+  plan.context = std::min(kCpuContext, meter.RoomForContext(plan.decode_rows, plan.tokens.back()));
   BATON_ASSIGN_OR_RETURN(StepTimeTable times,
                          MeasureStepTimes(plan, [&](const StepShape& shape) -> absl::StatusOr<double> {
                            BATON_ASSIGN_OR_RETURN(const double first_us, meter.Measure(shape));
-                           // A machine may be busy for a moment; a GPU's first step of a shape also chooses kernels.
+                           if (first_us > kAgainUs) return first_us;
                            BATON_ASSIGN_OR_RETURN(const double second_us, meter.Measure(shape));
                            return std::min(first_us, second_us);
                          }));
-  for (size_t i = times.products.size() - 1; !jumps && i > 0; --i) {  // fewer tokens take no longer there
+  for (size_t i = times.products.size() - 1; i > 0; --i) {  // fewer tokens take no longer
     times.products[i - 1].us = std::min(times.products[i - 1].us, times.products[i].us);
   }
   return times;
@@ -146,6 +170,7 @@ SchedulerOptions SchedulerFor(const EngineFlags& flags, const EngineInfo& info, 
           .prefill_budget = flags.prefill_budget,
           .max_model_len = info.max_model_len,
           .prefix_caching = !flags.no_prefix_caching,
+          .run_ahead = info.steps_in_flight > 1,
           .hash_secret = DeploymentSecret(),
           .fingerprint = info.fingerprint,
           .eos = std::move(eos),
@@ -231,17 +256,20 @@ absl::StatusOr<SimOptions> ParseSimProfile(const std::string& text) {
     char* rest = nullptr;
     const double value = equals == std::string::npos ? -1 : std::strtod(pair.c_str() + equals + 1, &rest);
     const std::string key = pair.substr(0, equals);
-    const bool known = rates.contains(key) || tokens.contains(key) || key == "blocks" || key == "vocabulary";
+    const bool known =
+        rates.contains(key) || tokens.contains(key) || key == "blocks" || key == "vocabulary" || key == "ahead";
     if (!known || value < 0 || rest == nullptr || *rest != 0) {
       return InvalidArgument(
           "--sim: expected 'instant' or key=number of step_us, prefill_us, decode_us, context_us, blocks, vocabulary, "
-          "crash_token, hang_token, fail_token; found '",
+          "ahead, crash_token, hang_token, fail_token; found '",
           pair, "'");
     }
     if (key == "blocks") {
       options.num_blocks = static_cast<int32_t>(std::clamp(value, 1.0, 1e7));
     } else if (key == "vocabulary") {
       options.vocabulary = static_cast<int32_t>(std::clamp(value, 512.0, 1e7));
+    } else if (key == "ahead") {
+      options.run_ahead = value > 0;
     } else if (tokens.contains(key)) {
       *tokens.at(key) = static_cast<TokenId>(std::min(value, 1e9));
     } else {
@@ -273,12 +301,24 @@ absl::StatusOr<LoadedEngine> LoadEngine(const EngineFlags& flags, std::function<
   if (!flags.sim.empty()) return LoadSimulated(flags);
   BATON_ASSIGN_OR_RETURN(const Model model, LoadModelFor(flags));
   BATON_ASSIGN_OR_RETURN(auto engine, CreateEngine(flags, model, 0, std::move(on_progress)));
-  BATON_ASSIGN_OR_RETURN(const double rate, MeasurePrefill(*engine));
+  const bool gpu = engine->info().backend == "cuda";
+  StepTimeTable times;
+  double rate = 0;
+  if (gpu) {
+    BATON_ASSIGN_OR_RETURN(rate, MeasurePrefill(*engine));
+  } else {
+    LogDebug("huge pages: ", DescribeHugePages(ReadHugePages()));
+    BATON_ASSIGN_OR_RETURN(times, MeasureCpuSteps(*engine));
+    rate = 1e6 * kCalibrationTokens / std::max(1.0, times.StepUs({.prompt_tokens = kCalibrationTokens}));
+  }
   LogDebug("prefill measures ", static_cast<int64_t>(rate), " tokens/s");
   SchedulerOptions scheduler = SchedulerFor(flags, engine->info(), rate, EndTokens(model));
   if (flags.prefill_budget < 0) {
-    BATON_ASSIGN_OR_RETURN(scheduler.step_times, MeasureSteps(*engine, scheduler));
-    BATON_RETURN_IF_ERROR(scheduler.step_times.Validate());
+    if (gpu) {
+      BATON_ASSIGN_OR_RETURN(times, MeasureGpuSteps(*engine, scheduler));
+    }
+    BATON_RETURN_IF_ERROR(times.Validate());
+    scheduler.step_times = std::move(times);
   }
   return LoadedEngine{std::move(engine), std::move(scheduler), rate};
 }

@@ -28,7 +28,8 @@ absl::StatusOr<Model> LoadModelFor(const EngineFlags& flags);
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineFlags& flags, const Model& model, int64_t kv_tokens,
                                                      std::function<void(double fraction)> on_progress = nullptr);
 
-// "instant", or "step_us=1000,prefill_us=50,decode_us=100,context_us=0.1,blocks=4096".
+// "instant", or "step_us=1000,prefill_us=50,decode_us=100,context_us=0.1,blocks=4096,ahead=1". ahead: it takes a step
+// while one runs, as GPUs do.
 absl::StatusOr<SimOptions> ParseSimProfile(const std::string& text);
 
 }  // namespace baton

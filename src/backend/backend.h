@@ -5,7 +5,7 @@
 // the only caller, and reads like the model's definition.
 //
 // Threading: all calls from one thread; a backend may use threads or streams of its own inside, and on a device calls
-//   only enqueue until EndStep.
+//   only enqueue until CollectStep.
 // Ownership: weights and caches that it makes must not outlive it.
 // Errors: Unimplemented for a type it does not have, with the type's name; device errors are Internal and final.
 #pragma once
@@ -31,6 +31,7 @@ struct BackendInfo {
   std::string instruction_set;     // enters the fingerprint: "avx2", "plain", "sm_90a", "sm_90a,deterministic"
   int32_t default_block_size = 0;  // tokens
   DType default_kv_dtype = DType::kF16;
+  int32_t steps_in_flight = 1;  // as EngineInfo's
 };
 
 // The numbers of a decoder-only model that its kernels need.
@@ -111,8 +112,11 @@ class Backend {
   virtual absl::Status Logits(const VectorWeight& norm, const LinearWeight& head) = 0;
   // An opaque event that passes when everything enqueued so far is done; null on synchronous backends.
   virtual absl::StatusOr<void*> RecordEvent() = 0;
-  // Samples where asked (see sampler.h for the rules) and waits for the results.
-  virtual absl::StatusOr<StepOutput> EndStep() = 0;
+  // Samples where asked (see sampler.h for the rules). The batch is not needed any more.
+  virtual absl::Status EndStep() = 0;
+  // Waits for the oldest step that has ended so and was not collected: where steps_in_flight is 2, the next one may
+  // have begun. Its duration_us is the caller's to set.
+  virtual absl::StatusOr<StepOutput> CollectStep() = 0;
 
   virtual absl::Status CopyBlock(BlockId from, BlockId to) = 0;
 };

@@ -19,10 +19,16 @@ absl::StatusOr<Ceilings> MeasureCpuCeilings(int32_t threads);
 // Defined only where the build found nvcc.
 absl::StatusOr<Ceilings> MeasureCudaCeilings(int32_t device);
 
-// Bytes a second that `threads` threads together read, each from memory of its own, in passes for `seconds`.
-struct ReadBandwidth {
-  double median = 0, best = 0;
+// What `threads` threads do together, in passes for `seconds`.
+struct MeasuredRate {
+  double median = 0, best = 0;  // a second
 };
-ReadBandwidth MeasureCpuReadBandwidth(int32_t threads, double seconds);
+// Bytes, each thread from memory of its own.
+MeasuredRate MeasureCpuReadBandwidth(int32_t threads, double seconds);
+// 8-bit integer operations and 32-bit float operations, by the best instructions of this machine.
+MeasuredRate MeasureCpuIntegerRate(int32_t threads, double seconds);
+MeasuredRate MeasureCpuFloatRate(int32_t threads, double seconds);
+// "vpdpbusd", "vpmaddubsw+vpaddw" or "scalar": what the integer rate is of.
+const char* CpuIntegerInstructions();
 
 }  // namespace baton

@@ -1,10 +1,10 @@
 #include "backend/sampler.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 
+#include "backend/exp.h"
 #include "core/random.h"
 
 namespace baton {
@@ -12,22 +12,6 @@ namespace {
 
 constexpr float kGreedyTemperature = 1e-5f;  // below: greedy, as vLLM
 constexpr int kLanes = 16;                   // sums and maxima run in lanes, which compilers turn into vectors
-
-// e^x for x <= 0, in one order of operations on every machine; exactly 0 below -87.
-inline float ExpNegative(float x) {
-  const float clamped = x < -87.0f ? -87.0f : x;
-  const float n = (clamped * 1.44269504088896341f + 12582912.0f) - 12582912.0f;  // to the nearest integer
-  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const float result = p * std::bit_cast<float>((static_cast<int32_t>(n) + 127) << 23);
-  return x < -87.0f ? 0.0f : result;
-}
 
 struct Best {
   float logit = 0;
@@ -74,10 +58,10 @@ double LogSumExp(std::span<const float> logits, float maximum) {
   const size_t whole = logits.size() / kLanes * kLanes;
   for (size_t i = 0; i < whole; i += kLanes) {
     float lanes[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = ExpNegative(logits[i + lane] - maximum);
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = Exp(logits[i + lane] - maximum);
     for (int lane = 0; lane < kLanes; ++lane) sums[lane] += lanes[lane];
   }
-  for (size_t i = whole; i < logits.size(); ++i) sums[0] += ExpNegative(logits[i] - maximum);
+  for (size_t i = whole; i < logits.size(); ++i) sums[0] += Exp(logits[i] - maximum);
   double total = 0;
   for (double sum : sums) total += sum;
   return maximum + std::log(total);
@@ -176,7 +160,7 @@ void ChangeLogits(const SamplerInput& input, SamplerScratch& scratch) {
 // Weights e^((logit − maximum) / temperature): 1 for the best. Returns their sum, taken in the order of ids.
 double ComputeWeights(std::span<const float> logits, float maximum, float temperature, std::vector<float>& weights) {
   weights.resize(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) weights[i] = ExpNegative((logits[i] - maximum) / temperature);
+  for (size_t i = 0; i < logits.size(); ++i) weights[i] = Exp((logits[i] - maximum) / temperature);
   double sum = 0;
   for (float weight : weights) sum += weight;
   return sum;

@@ -1,5 +1,5 @@
 // `baton bench engine`: times an engine's steps in this process, each beside its floor and with the kinds of kernels
-// that its time goes to.
+// that its time goes to. Decode steps run one ahead where the engine takes a step while one runs, as in the step loop.
 //
 // Threading: one thread; the engine is used alone. Ownership: the caller's engine. Errors: those of the engine;
 // InvalidArgument when it is too small for what was asked.

@@ -12,10 +12,11 @@
 namespace baton {
 
 // One sequence's share of a step: `count` tokens from `start` on are computed, reading the KV cache before them.
-// Spans point into the scheduler's sequence and stay valid until the step is committed.
+// Spans point into the scheduler's sequence and stay valid until its next call: the engine reads them in Submit.
 struct BatchItem {
   SequenceId sequence;
-  std::span<const TokenId> tokens;       // prompt and generated tokens so far; at least start + count of them
+  std::span<const TokenId> tokens;       // prompt and generated tokens so far; at least start + count of them, but for
+                                         // the one that sampled_by names
   int32_t prompt_length = 0;             // tokens [0, prompt_length) are the client's prompt
   int32_t start = 0;                     // position of the first token to compute
   int32_t count = 0;                     // at least 1; 1 for a decode step
@@ -23,6 +24,9 @@ struct BatchItem {
   bool sample = false;                   // choose the token that follows position start + count - 1
   bool prompt_logprobs = false;  // log-probability of tokens[i + 1] for each i in [start, start + count), in prompt
   const SamplingParams* sampling = nullptr;
+  // The token at `start` is what this item of the step in flight samples: nobody knows it yet. Only for decode steps
+  // (count 1) whose sampling does not depend on it. -1: all tokens are known.
+  int32_t sampled_by = -1;
 };
 
 // The kinds of work in a step.
@@ -54,7 +58,7 @@ struct StepOutput {
 
 // Called by the engine during a step, in order, once for each group of layers whose K and V of the whole batch are in
 // the KV cache. On a device they are there when `event` has passed (an opaque handle of the backend); on the CPU
-// `event` is null.
+// `event` is null. Spans of the batch may be gone by then.
 class LayerGroupSink {
  public:
   virtual ~LayerGroupSink() = default;

@@ -1,8 +1,18 @@
 // What runs a model: one step of a batch in, sampled tokens out. Real engines, and the simulated one, implement this.
 //
+//   BATON_RETURN_IF_ERROR(engine.Submit(batch, sink));
+//   …                                                      // where info().steps_in_flight allows, Submit of the next
+//   BATON_ASSIGN_OR_RETURN(StepOutput output, engine.Collect());
+//
+// Steps run in the order of Submit, each after the one before, and are collected in that order. An engine with
+// steps_in_flight 2 takes the next step while one runs, so that its device has no gap between them; decode rows of that
+// next step may name a token that is not known yet (BatchItem::sampled_by). Others compute in Submit.
+//
 // Threading: all calls from the one thread that owns the step loop.
-// Ownership: the engine owns weights and KV memory; the caller names blocks by id only.
-// Errors: a failed Run leaves the KV cache of the batch's sequences undefined; Internal poisons the engine for good.
+// Ownership: the engine owns weights and KV memory; the caller names blocks by id only. Blocks of a step belong to it
+//   until it was collected, whatever became of its sequences: nobody else may write them before.
+// Errors: a step that fails, in Submit (then there is nothing to collect) or in Collect, leaves the KV cache of its
+//   sequences undefined; Internal poisons the engine for good. FailedPrecondition: too many steps in flight, or none.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +36,7 @@ struct EngineInfo {
   int32_t max_batch_tokens = 0;  // tokens of one step
   int32_t max_sequences = 0;     // of one step
   int32_t layer_group = 0;       // layers between two calls of the sink
+  int32_t steps_in_flight = 1;   // so many may be submitted before the first is collected: 1 or 2
 };
 
 // The memory of the KV cache as other processes and the hand-off see it: num_blocks × kv.block_bytes().
@@ -40,8 +51,17 @@ class Engine {
   virtual ~Engine() = default;
   virtual const EngineInfo& info() const = 0;
   virtual KvMemory kv_memory() = 0;
-  // `sink` may be null. Computes K and V of every item's tokens, then samples where asked.
-  virtual absl::StatusOr<StepOutput> Run(const Batch& batch, LayerGroupSink* sink) = 0;
+  // Computes K and V of every item's tokens, then samples where asked. `sink` may be null; else it hears of the step's
+  // layers before Collect returns the step, perhaps only then, and must live until then. The spans of the batch are
+  // read before Submit returns; the batch itself, which the sink gets, must stay until Collect.
+  virtual absl::Status Submit(const Batch& batch, LayerGroupSink* sink) = 0;
+  // Waits for the oldest step that was submitted.
+  virtual absl::StatusOr<StepOutput> Collect() = 0;
+  // Both, while nothing is in flight.
+  absl::StatusOr<StepOutput> Run(const Batch& batch, LayerGroupSink* sink) {
+    BATON_RETURN_IF_ERROR(Submit(batch, sink));
+    return Collect();
+  }
   // Copies whole blocks within the cache (copy-on-write).
   virtual absl::Status CopyBlock(BlockId from, BlockId to) = 0;
 };

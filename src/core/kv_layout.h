@@ -20,7 +20,7 @@ struct KvLayout {
 
   bool operator==(const KvLayout&) const = default;
 
-  // One token, one head, K or V. With kI8 a float follows its elements, which they are to be multiplied by.
+  // One token, one head, K or V. With kI8 four bytes that scale its elements follow them (backend/cpu/int8_row.h).
   int64_t row_bytes() const { return DTypeRowBytes(dtype, head_dim) + (dtype == DType::kI8 ? 4 : 0); }
   int64_t plane_bytes() const { return block_size * row_bytes(); }  // [token][head_dim]
   int64_t layer_bytes() const { return 2 * plane_bytes(); }         // [K,V][token][head_dim]

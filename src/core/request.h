@@ -31,6 +31,11 @@ struct SamplingParams {
   std::vector<TokenId> stop_token_ids;
   int32_t top_logprobs = -1;     // -1: no log-probabilities; 0: of the chosen token; k: of the k best as well
   bool prompt_logprobs = false;  // log-probabilities of every prompt token too (echo): no prefix-cache hits
+
+  // Whether the choice depends on which tokens came before, beyond what the model makes of them.
+  bool has_penalties() const {
+    return frequency_penalty != 0.0f || presence_penalty != 0.0f || repetition_penalty != 1.0f;
+  }
 };
 
 // One sequence to generate: one prompt and one choice. A request with n choices is n of these.

@@ -6,6 +6,8 @@
 #include <fstream>
 #include <string>
 
+#include "base/status.h"
+
 namespace baton {
 namespace {
 
@@ -36,7 +38,30 @@ int32_t CgroupCores() {
   return INT32_MAX;
 }
 
+constexpr char kPrivatePages[] = "/sys/kernel/mm/transparent_hugepage/enabled";
+constexpr char kSharedPages[] = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+
+// The file has all choices, the one in force in brackets.
+bool GivesHugePages(const char* path) {
+  std::ifstream file(path);
+  for (std::string word; file >> word;) {
+    if (word.starts_with('['))
+      return word == "[always]" || word == "[madvise]" || word == "[advise]" || word == "[within_size]" ||
+             word == "[force]";
+  }
+  return false;
+}
+
 }  // namespace
+
+HugePages ReadHugePages() { return {GivesHugePages(kPrivatePages), GivesHugePages(kSharedPages)}; }
+
+std::string DescribeHugePages(const HugePages& pages) {
+  std::string text = Cat("weights ", pages.of_private ? "yes" : "no", ", KV cache ", pages.of_shared ? "yes" : "no");
+  if (!pages.of_private) text += Cat("; 'madvise' in ", kPrivatePages, " allows them for weights");
+  if (!pages.of_shared) text += Cat("; 'advise' in ", kSharedPages, " allows them for the KV cache");
+  return text;
+}
 
 MachineLimits ReadMachineLimits() {
   MachineLimits limits;

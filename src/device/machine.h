@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace baton {
 
@@ -11,5 +12,15 @@ struct MachineLimits {
   int64_t available_bytes = 0;  // of it, what is free or can be reclaimed now
 };
 MachineLimits ReadMachineLimits();
+
+// Whether the kernel gives huge pages to whoever asks by madvise, as weights (private memory) and KV caches (shared
+// memory) do. A kernel that says nothing gives none.
+struct HugePages {
+  bool of_private = false;
+  bool of_shared = false;
+};
+HugePages ReadHugePages();
+// For people: who gets them, and what to change where nobody does.
+std::string DescribeHugePages(const HugePages& pages);
 
 }  // namespace baton

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <deque>
+#include <iterator>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "engine/check_batch.h"
 #include "engine/llama_weights.h"
@@ -11,8 +14,10 @@
 namespace baton {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 // Changes whenever the same weights would give other bits: KV blocks are exchanged only between equal fingerprints.
-constexpr std::string_view kEngineVersion = "llama-2";
+constexpr std::string_view kEngineVersion = "llama-3";
 
 class LlamaEngine : public Engine {
  public:
@@ -21,30 +26,53 @@ class LlamaEngine : public Engine {
 
   const EngineInfo& info() const override { return info_; }
   KvMemory kv_memory() override { return backend_->kv_memory(); }
-  absl::StatusOr<StepOutput> Run(const Batch& batch, LayerGroupSink* sink) override;
+  absl::Status Submit(const Batch& batch, LayerGroupSink* sink) override;
+  absl::StatusOr<StepOutput> Collect() override;
   absl::Status CopyBlock(BlockId from, BlockId to) override { return backend_->CopyBlock(from, to); }
 
  private:
-  absl::StatusOr<StepOutput> Forward(const Batch& batch, LayerGroupSink* sink);
+  struct Flight {
+    Clock::time_point submitted;
+    std::vector<bool> samples;  // [items]
+  };
+
+  absl::Status Forward(const Batch& batch, LayerGroupSink* sink);
   // K and V of layers before `layer_end` are in the cache.
   absl::Status LayersDone(const Batch& batch, int32_t layer_end, LayerGroupSink* sink);
 
   std::unique_ptr<Backend> backend_;  // outlives the weights
   LlamaWeights weights_;
   EngineInfo info_;
+  std::deque<Flight> in_flight_;
+  Clock::time_point collected_;  // the last step
 };
 
-absl::StatusOr<StepOutput> LlamaEngine::Run(const Batch& batch, LayerGroupSink* sink) {
-  BATON_RETURN_IF_ERROR(CheckBatch(batch, info_));
-  const auto begin = std::chrono::steady_clock::now();
-  BATON_ASSIGN_OR_RETURN(StepOutput output, Forward(batch, sink));
-  const auto duration = std::chrono::steady_clock::now() - begin;
-  output.duration_us = std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
+absl::Status LlamaEngine::Submit(const Batch& batch, LayerGroupSink* sink) {
+  if (std::ssize(in_flight_) >= info_.steps_in_flight) {
+    return FailedPrecondition("collect a step first: ", in_flight_.size(), " are in flight, the most there may be");
+  }
+  BATON_RETURN_IF_ERROR(CheckBatch(batch, info_, in_flight_.empty() ? std::vector<bool>() : in_flight_.back().samples));
+  Flight flight{.submitted = Clock::now(), .samples = {}};
+  for (const BatchItem& item : batch.items) flight.samples.push_back(item.sample);
+  BATON_RETURN_IF_ERROR(Forward(batch, sink));
+  in_flight_.push_back(std::move(flight));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StepOutput> LlamaEngine::Collect() {
+  if (in_flight_.empty()) return FailedPrecondition("no step is in flight");
+  // It began when it was submitted, or when the step before had ended.
+  const Clock::time_point began = std::max(in_flight_.front().submitted, collected_);
+  in_flight_.pop_front();
+  absl::StatusOr<StepOutput> output = backend_->CollectStep();
+  collected_ = Clock::now();
+  if (output.ok())
+    output->duration_us = std::chrono::duration_cast<std::chrono::microseconds>(collected_ - began).count();
   return output;
 }
 
 // The model (arXiv:2302.13971, grouped-query attention as in arXiv:2307.09288).
-absl::StatusOr<StepOutput> LlamaEngine::Forward(const Batch& batch, LayerGroupSink* sink) {
+absl::Status LlamaEngine::Forward(const Batch& batch, LayerGroupSink* sink) {
   Backend& device = *backend_;
   BATON_RETURN_IF_ERROR(device.BeginStep(batch));
   BATON_RETURN_IF_ERROR(device.Embed(*weights_.embedding));
@@ -128,6 +156,7 @@ absl::StatusOr<EngineInfo> PlanEngine(const Model& model, const BackendInfo& bac
   }
   info.max_batch_tokens = options.max_batch_tokens;
   info.max_sequences = options.max_sequences;
+  info.steps_in_flight = backend.steps_in_flight;
   info.layer_group = options.layer_group > 0 ? options.layer_group : (config.num_layers + 3) / 4;
   info.fingerprint = Fingerprint(model, backend, info.kv);
   return info;

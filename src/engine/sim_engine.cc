@@ -4,7 +4,10 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
+#include <deque>
+#include <iterator>
 #include <thread>
+#include <utility>
 
 #include "core/random.h"
 #include "device/host_memory.h"
@@ -32,7 +35,8 @@ class SimEngine : public Engine {
         .max_model_len = options.max_model_len,
         .max_batch_tokens = options.max_batch_tokens,
         .max_sequences = options.max_sequences,
-        .layer_group = kLayerGroup};
+        .layer_group = kLayerGroup,
+        .steps_in_flight = options.run_ahead ? 2 : 1};
   }
 
   const EngineInfo& info() const override { return info_; }
@@ -41,22 +45,28 @@ class SimEngine : public Engine {
     return {.base = memory_.data(), .bytes = memory_.bytes(), .shareable_fd = memory_.fd()};
   }
 
-  absl::StatusOr<StepOutput> Run(const Batch& batch, LayerGroupSink* sink) override {
-    const Clock::time_point start = Clock::now();
-    const double duration_us = Duration(batch);
-    for (int32_t layer = 0; layer < kLayers; layer += kLayerGroup) {
-      for (const BatchItem& item : batch.items) {
-        BATON_RETURN_IF_ERROR(Check(item));
-        BATON_RETURN_IF_ERROR(MeetFaults(item));
-        Append(item, layer, layer + kLayerGroup);
-      }
-      SleepUntil(start, duration_us * (layer + kLayerGroup) / kLayers);
-      if (sink != nullptr) sink->OnLayersDone(batch, layer, layer + kLayerGroup, nullptr);
+  absl::Status Submit(const Batch& batch, LayerGroupSink* sink) override {
+    if (std::ssize(steps_) >= info_.steps_in_flight) {
+      return FailedPrecondition("collect a step first: ", steps_.size(), " are in flight, the most there may be");
     }
-    StepOutput output;
-    for (const BatchItem& item : batch.items) output.items.push_back(Sample(item));
-    output.duration_us = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start).count();
-    return output;
+    for (const BatchItem& item : batch.items) BATON_RETURN_IF_ERROR(Check(item));
+    Step step{.submitted = Clock::now(), .batch = &batch, .sink = sink, .items = {}, .result = StepOutput()};
+    for (const BatchItem& item : batch.items) step.items.emplace_back(item);
+    steps_.push_back(std::move(step));
+    if (!options_.run_ahead) RunStep(steps_.back());
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<StepOutput> Collect() override {
+    if (steps_.empty()) return FailedPrecondition("no step is in flight");
+    Step step = std::move(steps_.front());
+    steps_.pop_front();
+    if (options_.run_ahead) RunStep(step);
+    sampled_.clear();
+    if (step.result.ok()) {
+      for (const StepOutput::Item& item : step.result->items) sampled_.push_back(item.sampled.token);
+    }
+    return std::move(step.result);
   }
 
   absl::Status CopyBlock(BlockId from, BlockId to) override {
@@ -66,14 +76,71 @@ class SimEngine : public Engine {
   }
 
  private:
+  // With everything that may be gone before the step runs.
+  struct OwnedItem {
+    explicit OwnedItem(const BatchItem& from)
+        : item(from),
+          tokens(from.tokens.begin(), from.tokens.end()),
+          blocks(from.block_table.begin(), from.block_table.end()),
+          sampling(from.sampling == nullptr ? SamplingParams() : *from.sampling) {}
+    BatchItem item;
+    std::vector<TokenId> tokens;
+    std::vector<BlockId> blocks;
+    SamplingParams sampling;
+  };
+  struct Step {
+    Clock::time_point submitted;
+    const Batch* batch;  // for the sink
+    LayerGroupSink* sink;
+    std::vector<OwnedItem> items;
+    absl::StatusOr<StepOutput> result;
+  };
+
+  // What the step before has sampled is known now.
+  absl::StatusOr<std::vector<BatchItem>> ItemsOf(Step& step) const {
+    std::vector<BatchItem> items;
+    for (OwnedItem& owned : step.items) {
+      BatchItem& item = items.emplace_back(owned.item);
+      if (item.sampled_by >= std::ssize(sampled_)) return Internal("the step before has failed");
+      if (item.sampled_by >= 0) owned.tokens.push_back(sampled_[item.sampled_by]);
+      item.tokens = owned.tokens;
+      item.block_table = owned.blocks;
+      item.sampling = &owned.sampling;
+    }
+    return items;
+  }
+
+  void RunStep(Step& step) {
+    absl::StatusOr<std::vector<BatchItem>> items = ItemsOf(step);
+    step.result = items.ok() ? Compute(step, *items) : items.status();
+    free_since_ = Clock::now();
+  }
+
+  absl::StatusOr<StepOutput> Compute(const Step& step, const std::vector<BatchItem>& items) {
+    const Clock::time_point start = std::max(step.submitted, free_since_);
+    const double duration_us = Duration(items);
+    for (int32_t layer = 0; layer < kLayers; layer += kLayerGroup) {
+      for (const BatchItem& item : items) {
+        BATON_RETURN_IF_ERROR(MeetFaults(item));
+        Append(item, layer, layer + kLayerGroup);
+      }
+      SleepUntil(start, duration_us * (layer + kLayerGroup) / kLayers);
+      if (step.sink != nullptr) step.sink->OnLayersDone(*step.batch, layer, layer + kLayerGroup, nullptr);
+    }
+    StepOutput output;
+    for (const BatchItem& item : items) output.items.push_back(Sample(item));
+    output.duration_us = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start).count();
+    return output;
+  }
+
   static void SleepUntil(Clock::time_point start, double after_us) {
     if (after_us >= 1) std::this_thread::sleep_until(start + std::chrono::microseconds(static_cast<int64_t>(after_us)));
   }
 
-  double Duration(const Batch& batch) const {
+  double Duration(const std::vector<BatchItem>& items) const {
     const SimProfile& profile = options_.profile;
     double total = profile.step_us;
-    for (const BatchItem& item : batch.items) {
+    for (const BatchItem& item : items) {
       total += item.count > 1 ? profile.prefill_us_per_token * item.count
                               : profile.decode_us_per_sequence + profile.decode_us_per_context_token * item.start;
     }
@@ -82,7 +149,9 @@ class SimEngine : public Engine {
 
   absl::Status Check(const BatchItem& item) const {
     const int32_t end = item.start + item.count;
-    if (item.start < 0 || item.count < 1 || end > static_cast<int32_t>(item.tokens.size())) {
+    BATON_RETURN_IF_ERROR(CheckSampledBy(item));
+    const int32_t unknown = item.sampled_by >= 0 ? 1 : 0;
+    if (item.start < 0 || item.count < 1 || end > static_cast<int32_t>(item.tokens.size()) + unknown) {
       return Internal("sequence ", item.sequence.value, ": tokens [", item.start, ", ", end, ") of ",
                       item.tokens.size());
     }
@@ -94,6 +163,15 @@ class SimEngine : public Engine {
       if (block < 0 || block >= info_.num_blocks) return Internal("block ", block, " of ", info_.num_blocks);
     }
     return absl::OkStatus();
+  }
+
+  absl::Status CheckSampledBy(const BatchItem& item) const {
+    if (item.sampled_by < 0) return absl::OkStatus();
+    const bool fits = !steps_.empty() && item.sampled_by < std::ssize(steps_.back().items) && item.count == 1 &&
+                      item.start == std::ssize(item.tokens) && steps_.back().items[item.sampled_by].item.sample;
+    if (fits) return absl::OkStatus();
+    return Internal("sequence ", item.sequence.value, ": no step in flight samples its token as item ",
+                    item.sampled_by);
   }
 
   absl::Status MeetFaults(const BatchItem& item) const {
@@ -162,6 +240,9 @@ class SimEngine : public Engine {
   const SimOptions options_;
   EngineInfo info_;
   HostMemory memory_;
+  std::deque<Step> steps_;        // in flight
+  std::vector<TokenId> sampled_;  // by the step that was collected last
+  Clock::time_point free_since_;  // the simulated device: the end of its last step
 };
 
 }  // namespace

@@ -4,6 +4,9 @@
 // tokens before it, read through the block table. So a wrong, late or missing write, a block freed too early, or a
 // wrong block table changes the answer; and the same request has the same answer in every topology.
 //
+// With run_ahead it takes a step while one is in flight, as a GPU does, and runs each as late as can be: when it is
+// collected. So whatever is written meanwhile into blocks that the step still writes changes an answer, too.
+//
 // Threading, ownership, errors: as Engine.
 #pragma once
 
@@ -37,6 +40,7 @@ struct SimOptions {
   int32_t max_model_len = 8192;
   int32_t max_batch_tokens = 2048;
   int32_t max_sequences = 64;
+  bool run_ahead = false;
 };
 
 absl::StatusOr<std::unique_ptr<Engine>> CreateSimEngine(const SimOptions& options);

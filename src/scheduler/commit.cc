@@ -24,14 +24,15 @@ StepShape ShapeOf(const StepPlan& plan) {
 }
 
 std::vector<SequenceEvent> Scheduler::Commit(const StepPlan& plan, StepOutput output) {
-  if (plan.step != step_ || in_flight_.empty()) return {};
-  if (output.items.size() != in_flight_.size()) return Fail(plan);
+  if (in_flight_.empty() || plan.step != in_flight_.front().step) return {};
+  if (output.items.size() != in_flight_.front().sequences.size()) return Fail(plan);
   clock_us_ += static_cast<double>(output.duration_us);
   NoteStepTime(plan, static_cast<double>(output.duration_us));
   std::vector<SequenceEvent> events;
-  const std::vector<Sequence*> sequences = std::exchange(in_flight_, {});
+  const std::vector<Sequence*> sequences = std::move(in_flight_.front().sequences);
+  in_flight_.pop_front();
   for (size_t i = 0; i < sequences.size(); ++i) {
-    sequences[i]->in_plan = false;
+    --sequences[i]->in_flight;
     CommitItem(*sequences[i], plan.batch.items[i], output.items[i], events);
   }
   return events;
@@ -45,16 +46,22 @@ void Scheduler::NoteStepTime(const StepPlan& plan, double took_us) {
 
 std::vector<SequenceEvent> Scheduler::Fail(const StepPlan& plan) {
   std::vector<SequenceEvent> events;
-  if (plan.step != step_) return events;
-  for (Sequence* sequence : std::exchange(in_flight_, {})) {
-    if (!sequence->aborted) {
+  const auto flight = std::ranges::find(in_flight_, plan.step, &Flight::step);
+  if (flight == in_flight_.end()) return events;
+  const std::vector<Sequence*> sequences = std::move(flight->sequences);
+  in_flight_.erase(flight);
+  for (Sequence* sequence : sequences) {
+    --sequence->in_flight;
+    if (!sequence->ended) {
       SequenceEvent& event = events.emplace_back();
       event.sequence = sequence->id;
       event.position = sequence->generated();
       event.finish = FinishReason::kError;
       event.last = true;
     }
-    Erase(*sequence);
+    Unannounce(*sequence, sequence->announced_end);
+    sequence->named_blocks = static_cast<int32_t>(sequence->blocks.size());  // a step that still runs publishes none
+    End(*sequence);
   }
   return events;
 }
@@ -62,8 +69,9 @@ std::vector<SequenceEvent> Scheduler::Fail(const StepPlan& plan) {
 void Scheduler::CommitItem(Sequence& sequence, const BatchItem& item, StepOutput::Item& output,
                            std::vector<SequenceEvent>& events) {
   sequence.computed += item.count;
+  if (item.sample) --sequence.unknown;
   NameFullBlocks(sequence);
-  if (sequence.aborted) return Erase(sequence);
+  if (sequence.ended) return End(sequence);
   if (item.prompt_logprobs) std::ranges::move(output.prompt_logprobs, std::back_inserter(sequence.collected_logprobs));
   if (!item.sample) return;
 
@@ -80,7 +88,7 @@ void Scheduler::CommitItem(Sequence& sequence, const BatchItem& item, StepOutput
   event.last = event.held || event.finish != FinishReason::kNone;
   if (event.finish != FinishReason::kNone) {
     NoteFinished(sequence);
-    Erase(sequence);
+    End(sequence);
   } else if (event.held) {
     std::erase(running_, &sequence);
     sequence.state = SequenceState::kHeld;

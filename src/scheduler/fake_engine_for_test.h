@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <set>
 #include <span>
 #include <string>
@@ -78,6 +79,35 @@ class FakeEngine {
     }
   }
 
+  // ---- one step late: Submit takes a step, and it runs when it is collected ----
+  void Submit(const Batch& batch) {
+    for (const BatchItem& item : batch.items) {
+      if (item.sampled_by < 0) continue;
+      const bool fits = !steps_.empty() && item.sampled_by < std::ssize(steps_.back().items) &&
+                        steps_.back().items[item.sampled_by].item.sample && item.count == 1 &&
+                        steps_.back().items[item.sampled_by].item.sequence == item.sequence &&
+                        item.start == static_cast<int32_t>(item.tokens.size());
+      if (!fits) Report(Cat("sequence ", item.sequence.value, " takes its token from item ", item.sampled_by));
+      if (item.sampling->has_penalties()) Report("penalties of a token that nobody knows");
+    }
+    steps_.emplace_back(batch);
+  }
+  // Runs the oldest step. What its sequences have become meanwhile is not its concern.
+  StepOutput Collect() {
+    OwnedStep step = std::move(steps_.front());
+    steps_.pop_front();
+    Batch batch;
+    for (OwnedItem& owned : step.items) {
+      if (owned.item.sampled_by >= 0) owned.tokens.push_back(last_output_.items[owned.item.sampled_by].sampled.token);
+      owned.item.tokens = owned.tokens;
+      owned.item.block_table = owned.blocks;
+      owned.item.sampling = &owned.sampling;
+      batch.items.push_back(owned.item);
+    }
+    return last_output_ = Run(batch);
+  }
+  size_t steps_in_flight() const { return steps_.size(); }
+
   // Items run at the same time: all read what was there before the step; writes land in the least favourable order.
   StepOutput Run(const Batch& batch) {
     CheckNobodyElseSeesWrites(batch);
@@ -98,6 +128,22 @@ class FakeEngine {
   std::string error;  // the first rule that a plan broke
 
  private:
+  struct OwnedItem {
+    explicit OwnedItem(const BatchItem& from)
+        : item(from),
+          tokens(from.tokens.begin(), from.tokens.end()),
+          blocks(from.block_table.begin(), from.block_table.end()),
+          sampling(*from.sampling) {}
+    BatchItem item;
+    std::vector<TokenId> tokens;
+    std::vector<BlockId> blocks;
+    SamplingParams sampling;
+  };
+  struct OwnedStep {
+    explicit OwnedStep(const Batch& batch) : items(batch.items.begin(), batch.items.end()) {}
+    std::vector<OwnedItem> items;
+  };
+
   std::vector<uint64_t> Compute(const BatchItem& item) {
     uint64_t last = item.start == 0 ? kFakeKvStart : At(item.block_table, item.start - 1);
     std::vector<uint64_t> values;
@@ -139,6 +185,8 @@ class FakeEngine {
   const int32_t block_size_;
   std::vector<uint64_t> kv_;
   uint64_t garbage_ = 0xbad00000000;
+  std::deque<OwnedStep> steps_;
+  StepOutput last_output_;
 };
 
 }  // namespace baton

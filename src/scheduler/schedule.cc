@@ -6,39 +6,77 @@
 #include "scheduler/scheduler.h"
 
 namespace baton {
+namespace {
+
+constexpr size_t kStepsInFlight = 2;
+
+}  // namespace
 
 StepPlan Scheduler::Schedule() {
   StepPlan plan;
-  if (!in_flight_.empty()) return plan;  // the step before is not committed yet
-  plan.batch.items.reserve(running_.size());
-  plan.items.reserve(running_.size());
-  PlanDecodeRows(plan);
-  PlanPrefills(plan);
-  if (!plan.batch.items.empty()) plan.step = ++step_;
+  if (in_flight_.size() >= (options_.run_ahead ? kStepsInFlight : 1)) return plan;
+  const std::optional<std::vector<Sequence*>> rows = ChooseDecodeRows();
+  if (!rows) return plan;
+  const Chunks chunks = ChoosePrefills(static_cast<int32_t>(rows->size()));
+  if (rows->empty() && chunks.items.empty()) {
+    if (!PlansAhead()) starved_steps_ = chunks.starved ? starved_steps_ + 1 : 0;
+    return plan;
+  }
+  // A prompt waits for the step in flight: whoever comes until then may be computed with it, and its hand-off sees one
+  // step at a time. The device's gap before such a step is little beside its length (ADR 16).
+  if (PlansAhead() && !chunks.items.empty()) return plan;
+  starved_steps_ = chunks.starved ? starved_steps_ + 1 : 0;
+  plan.step = ++step_;
+  in_flight_.push_back({.step = plan.step, .sequences = {}});
+  plan.batch.items.reserve(rows->size() + chunks.items.size());
+  plan.items.reserve(rows->size() + chunks.items.size());
+  for (Sequence* sequence : *rows) PlanItem(*sequence, 1, plan);
+  for (const Chunk& chunk : chunks.items) {
+    PlanItem(*chunk.sequence, chunk.tokens, plan);
+    plan.prefill_tokens += chunk.tokens;
+  }
+  plan.decode_rows = static_cast<int32_t>(rows->size());
   return plan;
 }
 
-// In order of (priority, arrival), so that whoever is preempted comes later and is not part of the plan yet.
-void Scheduler::PlanDecodeRows(StepPlan& plan) {
-  for (size_t i = 0; i < running_.size(); ++i) {
-    Sequence& sequence = *running_[i];
-    if (sequence.decoding && GrowForDecode(sequence)) PlanItem(sequence, 1, plan);
-  }
-  plan.decode_rows = static_cast<int32_t>(plan.items.size());
+// The token that a step in flight samples is its last one for sure, whatever it is.
+bool Scheduler::EndsAtLimit(const Sequence& sequence) const {
+  return sequence.generated() + sequence.unknown >= sequence.request.sampling.max_tokens ||
+         sequence.length() + sequence.unknown >= options_.max_model_len;
 }
 
-// Makes sure of a block for the next token. False when that preempted the sequence itself.
-bool Scheduler::GrowForDecode(Sequence& sequence) {
-  while (static_cast<int32_t>(sequence.blocks.size()) < pool_.BlocksFor(sequence.computed + 1)) {
+// In order of (priority, arrival), so that whoever is preempted comes later and is not chosen yet. None: a step in
+// flight must be committed first.
+std::optional<std::vector<Sequence*>> Scheduler::ChooseDecodeRows() {
+  std::vector<Sequence*> rows;
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i];
+    if (sequence.ended || !sequence.decodes_next()) continue;
+    if (sequence.unknown > 0) {
+      if (EndsAtLimit(sequence)) continue;
+      if (sequence.request.sampling.has_penalties()) return std::nullopt;
+    }
+    const Growth growth = GrowForDecode(sequence);
+    if (growth == Growth::kWaits) return std::nullopt;
+    if (growth == Growth::kGrown) rows.push_back(&sequence);
+  }
+  return rows;
+}
+
+// Makes sure of a block for the next token. kPreempted: of the sequence itself. Steps in flight write the blocks of
+// their sequences, so nobody is preempted before they have ended.
+Scheduler::Growth Scheduler::GrowForDecode(Sequence& sequence) {
+  while (static_cast<int32_t>(sequence.blocks.size()) < pool_.BlocksFor(sequence.planned + 1)) {
     if (pool_.Available() > 0) {
       sequence.blocks.push_back(pool_.Allocate(1)->front());
       continue;
     }
+    if (PlansAhead()) return Growth::kWaits;
     Sequence& victim = *running_.back();
     Preempt(victim);
-    if (&victim == &sequence) return false;
+    if (&victim == &sequence) return Growth::kPreempted;
   }
-  return true;
+  return Growth::kGrown;
 }
 
 void Scheduler::Preempt(Sequence& sequence) {
@@ -56,7 +94,7 @@ DialState Scheduler::StateForDial(int32_t decode_rows, std::span<Sequence* const
                   .most = options_.max_batch_tokens - decode_rows,
                   .slack_us = 1e12};
   for (const Sequence* sequence : running_) {
-    if (!sequence->decoding) continue;
+    if (!sequence->decoding || sequence->ended) continue;
     state.decode_context += sequence->computed;
     const double allowed_us = options_.targets.itl_ms * 1e3 * sequence->decoded;
     state.slack_us = std::min(state.slack_us, allowed_us - (clock_us_ - sequence->decoding_since_us));
@@ -72,9 +110,9 @@ DialState Scheduler::StateForDial(int32_t decode_rows, std::span<Sequence* const
       state.rate_needed = std::max(state.rate_needed, static_cast<double>(state.prompt_tokens_waiting) / left_us);
     }
   };
-  for (const Sequence* sequence : prefills) count(*sequence, sequence->prefill_end - sequence->computed);
+  for (const Sequence* sequence : prefills) count(*sequence, sequence->prefill_end - sequence->planned);
   for (const Sequence* sequence : waiting_.All()) count(*sequence, sequence->length());
-  if (!prefills.empty()) state.prompt_context = prefills.front()->computed;
+  if (!prefills.empty()) state.prompt_context = prefills.front()->planned;
   return state;
 }
 
@@ -93,12 +131,14 @@ int32_t Scheduler::PrefillBudget(int32_t decode_rows, std::span<Sequence* const>
   return std::min(room, ride);
 }
 
-void Scheduler::PlanPrefills(StepPlan& plan) {
+Scheduler::Chunks Scheduler::ChoosePrefills(int32_t decode_rows) {
   WakeParked();
   std::vector<Sequence*> prefills;
-  std::ranges::copy_if(running_, std::back_inserter(prefills), [](const Sequence* s) { return !s->decoding; });
-  int32_t budget = PrefillBudget(plan.decode_rows, prefills);
-  bool starved = budget == 0 && (!prefills.empty() || waiting_.size() > 0);
+  std::ranges::copy_if(running_, std::back_inserter(prefills),
+                       [](const Sequence* s) { return !s->decoding && !s->ended && s->planned < s->prefill_end; });
+  int32_t budget = PrefillBudget(decode_rows, prefills);
+  Chunks chunks;
+  chunks.starved = budget == 0 && (!prefills.empty() || waiting_.size() > 0);
   bool first = true;
   bool admitting = true;
   for (size_t next = 0; budget > 0;) {
@@ -116,14 +156,13 @@ void Scheduler::PlanPrefills(StepPlan& plan) {
       break;
     }
     const int32_t count = ChunkTokens(*chosen, budget);
-    if (first) starved = count == 0;
+    if (first) chunks.starved = count == 0;
     first = false;
     if (count == 0) continue;
-    PlanItem(*chosen, count, plan);
-    plan.prefill_tokens += count;
+    chunks.items.push_back({chosen, count});
     budget -= count;
   }
-  starved_steps_ = starved ? starved_steps_ + 1 : 0;
+  return chunks;
 }
 
 // Those whose awaited block is there, or whose computing sequence is gone, are candidates again, in their users' turns.
@@ -155,7 +194,7 @@ Scheduler::Admission Scheduler::Admit(Sequence& sequence) {
   waiting_.Pop();
   sequence.blocks = std::move(blocks);
   sequence.named_blocks = hits;
-  sequence.computed = hits * pool_.block_size();
+  sequence.computed = sequence.planned = hits * pool_.block_size();
   if (sequence.cached_tokens < 0) {
     sequence.cached_tokens = std::min(sequence.computed, sequence.prompt_length);
     pool_.RecordLookup(sequence.length(), sequence.computed);
@@ -185,31 +224,37 @@ void Scheduler::StartRunning(Sequence& sequence) {
 }
 
 int32_t Scheduler::ChunkTokens(const Sequence& sequence, int32_t budget) const {
-  const int32_t remaining = sequence.prefill_end - sequence.computed;
+  const int32_t remaining = sequence.prefill_end - sequence.planned;
   const int32_t count = std::min({remaining, budget, options_.prefill_chunk_tokens});
   if (sequence.kind != SequenceKind::kPrefillOnly || count == remaining) return count;
-  return std::max(0, (sequence.computed + count) / pool_.block_size() * pool_.block_size() - sequence.computed);
+  return std::max(0, (sequence.planned + count) / pool_.block_size() * pool_.block_size() - sequence.planned);
 }
 
 void Scheduler::PlanItem(Sequence& sequence, int32_t count, StepPlan& plan) {
-  const int32_t end = sequence.computed + count;
-  const bool last = end == sequence.length();
+  const int32_t end = sequence.planned + count;
+  const bool last = end == sequence.length() + sequence.unknown;
+  const bool decodes = sequence.decodes_next();
   const std::span<const BlockId> table(sequence.blocks);
   plan.batch.items.push_back({.sequence = sequence.id,
                               .tokens = sequence.tokens,
                               .prompt_length = sequence.prompt_length,
-                              .start = sequence.computed,
+                              .start = sequence.planned,
                               .count = count,
                               .block_table = table.first(pool_.BlocksFor(end)),
                               .sample = last,
-                              .prompt_logprobs = sequence.prompt_logprobs,
-                              .sampling = &sequence.request.sampling});
-  const bool prefill_done = last && !sequence.decoding;
-  const int32_t complete = prefill_done ? pool_.BlocksFor(end) : end / pool_.block_size();
+                              .prompt_logprobs = sequence.prompt_logprobs && !decodes,
+                              .sampling = &sequence.request.sampling,
+                              .sampled_by = sequence.unknown > 0 ? sequence.sampled_by : -1});
+  const int32_t complete = last && !decodes ? pool_.BlocksFor(end) : end / pool_.block_size();
   const int32_t begin = std::exchange(sequence.complete_blocks, std::max(complete, sequence.complete_blocks));
   plan.items.push_back({.kind = sequence.kind, .complete_begin = begin, .complete_end = sequence.complete_blocks});
-  sequence.in_plan = true;
-  in_flight_.push_back(&sequence);
+  sequence.planned = end;
+  if (last) {
+    ++sequence.unknown;
+    sequence.sampled_by = static_cast<int32_t>(plan.items.size()) - 1;
+  }
+  ++sequence.in_flight;
+  in_flight_.back().sequences.push_back(&sequence);
 }
 
 }  // namespace baton

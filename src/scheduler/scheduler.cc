@@ -89,7 +89,7 @@ absl::Status Scheduler::Add(SequenceId id, Request request, SequenceKind kind) {
 
 absl::StatusOr<Sequence*> Scheduler::FindInState(SequenceId id, SequenceState state, std::string_view call) {
   const auto found = sequences_.find(id);
-  if (found == sequences_.end() || found->second->aborted) {
+  if (found == sequences_.end() || found->second->ended) {
     return NotFound(call, ": sequence ", id.value, " is unknown, finished or aborted");
   }
   if (found->second->state != state) {
@@ -101,7 +101,7 @@ absl::StatusOr<Sequence*> Scheduler::FindInState(SequenceId id, SequenceState st
 
 absl::Status Scheduler::Abort(SequenceId id) {
   const auto found = sequences_.find(id);
-  if (found == sequences_.end() || found->second->aborted) {
+  if (found == sequences_.end() || found->second->ended) {
     return NotFound("abort: sequence ", id.value, " is unknown, finished or aborted");
   }
   Sequence& sequence = *found->second;
@@ -109,11 +109,7 @@ absl::Status Scheduler::Abort(SequenceId id) {
     return FailedPrecondition("abort: blocks of sequence ", id.value,
                               " are reserved for a peer's writes; use AbandonRemote, which says whether to fence them");
   }
-  if (sequence.in_plan) {
-    sequence.aborted = true;  // the engine may be writing its blocks: Commit frees them
-  } else {
-    Erase(sequence);
-  }
+  End(sequence);
   return absl::OkStatus();
 }
 
@@ -121,6 +117,12 @@ absl::Status Scheduler::Release(SequenceId id) {
   BATON_ASSIGN_OR_RETURN(Sequence * sequence, FindInState(id, SequenceState::kHeld, "release"));
   Erase(*sequence);
   return absl::OkStatus();
+}
+
+// Forgets a sequence, once no step in flight writes its blocks.
+void Scheduler::End(Sequence& sequence) {
+  sequence.ended = true;
+  if (sequence.in_flight == 0) Erase(sequence);
 }
 
 // Takes a sequence out of wherever it is, frees its blocks and forgets it.
@@ -205,7 +207,7 @@ absl::StatusOr<FinishReason> Scheduler::AddPrefilled(SequenceId id, std::span<co
   BATON_ASSIGN_OR_RETURN(Sequence * found, FindInState(id, SequenceState::kReserved, "add prefilled"));
   if (first_tokens.empty()) return InvalidArgument("add prefilled: at least the first token is needed, found none");
   Sequence& sequence = *found;
-  sequence.computed = sequence.length();
+  sequence.computed = sequence.planned = sequence.length();
   sequence.complete_blocks = pool_.BlocksFor(sequence.computed);
   sequence.prompt_logprobs = false;  // they came with the first token
   NameFullBlocks(sequence);
@@ -262,7 +264,7 @@ absl::StatusOr<std::vector<BlockId>> Scheduler::RecomputeRemote(SequenceId id, R
 
 const Sequence* Scheduler::Find(SequenceId id) const {
   const auto found = sequences_.find(id);
-  return found == sequences_.end() || found->second->aborted ? nullptr : found->second.get();
+  return found == sequences_.end() || found->second->ended ? nullptr : found->second.get();
 }
 
 SchedulerCounts Scheduler::Counts() const {
@@ -277,7 +279,7 @@ SchedulerCounts Scheduler::Counts() const {
   for (const auto& [id, sequence] : sequences_) {
     const bool to_prefill = sequence->state == SequenceState::kWaiting ||
                             (sequence->state == SequenceState::kRunning && !sequence->decoding);
-    if (to_prefill && !sequence->aborted) counts.tokens_waiting += sequence->length() - sequence->computed;
+    if (to_prefill && !sequence->ended) counts.tokens_waiting += sequence->length() - sequence->computed;
   }
   return counts;
 }
@@ -295,7 +297,7 @@ int32_t Scheduler::ExpectedLength(const Sequence& sequence) const {
 int64_t Scheduler::ExpectedFreeBlocks() const {
   int64_t result = pool_.Available();
   for (const auto& [id, sequence] : sequences_) {
-    if (sequence->state == SequenceState::kHeld || sequence->aborted) continue;
+    if (sequence->state == SequenceState::kHeld || sequence->ended) continue;
     const int64_t more = pool_.BlocksFor(ExpectedLength(*sequence)) - static_cast<int64_t>(sequence->blocks.size());
     result -= std::max<int64_t>(more, 0);
   }

@@ -8,6 +8,9 @@
 //     auto events = output.ok() ? scheduler.Commit(plan, *output) : scheduler.Fail(plan);
 //   }
 //
+// With run_ahead, Schedule may be called again before the step is committed, and plans decode rows whose newest tokens
+// nobody knows yet: the engine has them from the step in flight (BatchItem::sampled_by). Steps are committed in order.
+//
 // The rules:
 //   * Decode rows first, then prefill chunks: running sequences by (priority, arrival), then waiting ones.
 //   * Waiting sequences: lower priority value first; within it preempted ones by arrival; then round robin over users,
@@ -22,11 +25,18 @@
 //   * A prefix hit never covers the last known token: when the cache has every block of a prompt, the last block is
 //     computed again into a block of its own. Shared blocks are never written. With prompt_logprobs nothing is shared.
 //   * Chunks of a prefill-only sequence end at multiples of the block size, or at the prompt's end.
+//   * Ahead of the step in flight go decode rows only, and only when the same step could be planned after it: not when
+//   a
+//     prompt could be computed, when a row needs a block that only preemption gives, or when a row's penalties count
+//     the token that nobody knows. The plan is empty then, until the step in flight is committed.
+//   * Whoever ends while a later step computes a row of it (an end token, a stop, an abort) keeps its blocks until that
+//     step is committed; what the row samples is dropped. So no block is given away that a step in flight writes.
+//   * Limits (max_tokens, max_model_len) are foreseen: no row goes beyond them.
 //
 // Pure: no I/O, clock, device or threads; the same calls give the same plans.
 //
 // Threading: none of its own: the thread of the step loop makes all calls. Between Schedule and Commit (or Fail) every
-//   call but Schedule is allowed; blocks of an aborted sequence that is part of the plan stay until Commit.
+//   call is allowed; blocks of an aborted sequence that is part of the plan stay until Commit.
 // Ownership: the pool must outlive the scheduler. Blocks belong to sequences: whoever reads or writes their bytes in
 // the
 //   background, beyond the step, takes a reference of its own (BlockPool::Ref), because preemption and Abort free them.
@@ -36,7 +46,9 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -63,6 +75,7 @@ struct SchedulerOptions {
   int32_t prefill_patience_steps = 32;
   int32_t max_model_len = 2048;  // tokens, prompt included
   bool prefix_caching = true;
+  bool run_ahead = false;    // plan a step while one is in flight; the engine must take it (steps_in_flight)
   uint64_t hash_secret = 0;  // of the deployment
   std::string fingerprint;   // of the engine
   std::vector<TokenId> eos;
@@ -156,12 +169,13 @@ class Scheduler {
   // The same, and the sequence is computed here instead, in fresh blocks, ahead of younger ones.
   absl::StatusOr<std::vector<BlockId>> RecomputeRemote(SequenceId id, ReservedBlocks disposition);
 
-  // The next step. Empty when nothing can run now. Every plan that is not empty must be committed or failed.
+  // The next step. Empty when nothing can run now, or before the step in flight is committed. Every plan that is not
+  // empty must be committed or failed.
   StepPlan Schedule();
-  // The step's results, in the order of the batch: tokens are appended, full blocks published, finish rules applied.
-  // An output of another size than the batch fails the step; a plan that is not the current one does nothing.
+  // The results of the oldest step in flight, in the order of the batch: tokens are appended, full blocks published,
+  // finish rules applied. An output of another size than the batch fails the step; any other plan does nothing.
   std::vector<SequenceEvent> Commit(const StepPlan& plan, StepOutput output);
-  // The step failed: its sequences end with kError and their blocks are freed, none published.
+  // A step in flight failed: its sequences end with kError and their blocks are freed, none published.
   std::vector<SequenceEvent> Fail(const StepPlan& plan);
 
   // So long another worker's step took on the same engine: its sequences have waited.
@@ -195,6 +209,7 @@ class Scheduler {
   bool LeavesRoomForWaiting(const Request& request, int32_t blocks_needed) const;
   std::vector<BlockId> DropReservation(Sequence& sequence, ReservedBlocks disposition);
   int32_t ExpectedLength(const Sequence& sequence) const;
+  void End(Sequence& sequence);
   void Erase(Sequence& sequence);
 
   // sequence_blocks.cc: what a sequence has in the pool.
@@ -208,10 +223,21 @@ class Scheduler {
   absl::Status CheckSequence(const Sequence& sequence) const;
 
   // schedule.cc: what the next step computes.
-  void PlanDecodeRows(StepPlan& plan);
-  bool GrowForDecode(Sequence& sequence);
+  struct Chunk {
+    Sequence* sequence;
+    int32_t tokens;
+  };
+  struct Chunks {
+    std::vector<Chunk> items;
+    bool starved = false;  // the first prefill got nothing
+  };
+  bool PlansAhead() const { return !in_flight_.empty(); }
+  bool EndsAtLimit(const Sequence& sequence) const;
+  std::optional<std::vector<Sequence*>> ChooseDecodeRows();
+  enum class Growth { kGrown, kPreempted, kWaits };
+  Growth GrowForDecode(Sequence& sequence);
   void Preempt(Sequence& sequence);
-  void PlanPrefills(StepPlan& plan);
+  Chunks ChoosePrefills(int32_t decode_rows);
   int32_t PrefillBudget(int32_t decode_rows, std::span<Sequence* const> prefills) const;
   DialState StateForDial(int32_t decode_rows, std::span<Sequence* const> prefills) const;
   void WakeParked();
@@ -232,6 +258,10 @@ class Scheduler {
     Sequence* sequence;
     BlockHash waits_for;
   };
+  struct Flight {
+    uint64_t step = 0;
+    std::vector<Sequence*> sequences;  // [batch.items]
+  };
 
   SchedulerOptions options_;
   StepTimeFactor step_time_factor_;
@@ -240,7 +270,7 @@ class Scheduler {
   WaitingQueue waiting_;
   std::vector<Parked> parked_;                          // taken from waiting_, in order
   std::vector<Sequence*> running_;                      // by (priority, arrival): victims of preemption are at the back
-  std::vector<Sequence*> in_flight_;                    // of the plan that is not committed yet, [batch.items]
+  std::deque<Flight> in_flight_;                        // plans that are not committed yet, the oldest first
   std::unordered_map<BlockHash, Sequence*> computing_;  // blocks that running prefills will publish
   uint64_t step_ = 0;
   uint64_t next_arrival_ = 0;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <random>
 
@@ -14,10 +15,17 @@ namespace {
 
 constexpr TokenId kEos[] = {0, 1};
 
+// What all simulations have met.
+struct Counts {
+  int64_t steps = 0, finished = 0, preemptions = 0, hit_tokens = 0, parked = 0, over_budget = 0, remote = 0, held = 0,
+          aborted_mid_plan = 0, failed = 0, fences = 0, ahead = 0, wasted = 0;
+};
+
 class Simulation {
  public:
-  explicit Simulation(int seed)
-      : random_(seed),
+  Simulation(int seed, bool run_ahead, Counts& counts)
+      : counts_(counts),
+        random_(seed),
         block_size_(1 << Random(5)),
         pool_((kMaxLength + Random(300)) / block_size_ + 1, block_size_, 64),
         engine_(pool_) {
@@ -28,11 +36,11 @@ class Simulation {
     options.prefill_patience_steps = 1 + Random(8);
     options.max_model_len = kMaxLength;
     options.prefix_caching = Random(4) != 0;
+    options.run_ahead = run_ahead;
     options.eos.assign(std::begin(kEos), std::end(kEos));
     scheduler_ = *Scheduler::Create(options, pool_);
   }
 
-  // False, with a reason in the test's output, when a rule was broken.
   void Run(int ticks) {
     for (int tick = 0; tick < ticks && !testing::Test::HasFailure(); ++tick) Tick(true);
     for (int tick = 0; tick < 5000 && !clients_.empty() && !testing::Test::HasFailure(); ++tick) Tick(false);
@@ -40,15 +48,15 @@ class Simulation {
       ADD_FAILURE() << "sequence " << id.value << " never ended: kind " << static_cast<int>(client.kind)
                     << ", received " << client.received.size() << " of " << client.expected.tokens.size();
     }
+    while (!plans_.empty() && !testing::Test::HasFailure()) CollectOne(false);
     while (!fenced_.empty()) UnfenceOne();
+    counts_.preemptions += scheduler_->Counts().preemptions;
+    counts_.hit_tokens += pool_.Stats().hit_tokens;
     EXPECT_FALSE(scheduler_->HasWork());
     EXPECT_EQ(pool_.Stats().used, 0);
     EXPECT_EQ(pool_.Available(), pool_.num_blocks());
     CheckIntegrity();
   }
-
-  int64_t steps = 0, finished = 0, preemptions = 0, hit_tokens = 0, parked = 0, over_budget = 0, remote = 0, held = 0,
-          aborted_mid_plan = 0, failed = 0, fences = 0;
 
  private:
   static constexpr int kMaxLength = 112;
@@ -82,6 +90,7 @@ class Simulation {
     sampling.ignore_eos = Random(2) == 0;
     if (Random(2) == 0) sampling.stop_token_ids = {Random(kFakeVocabulary), Random(kFakeVocabulary)};
     sampling.prompt_logprobs = Random(12) == 0;
+    if (Random(20) == 0) sampling.presence_penalty = 1;
     request.cache_salt = Random(6) == 0 ? "salt" : "";
     request.user = std::string(1, static_cast<char>('a' + Random(3)));
     request.priority = Random(5) == 0 ? Random(3) : 1;
@@ -142,7 +151,7 @@ class Simulation {
     if (load && clients_.size() < 30 && Random(4) == 0) StartSome();
     if (load && !clients_.empty() && Random(40) == 0) {
       const auto client = RandomClient();
-      aborted_mid_plan += mid_plan;
+      counts_.aborted_mid_plan += mid_plan;
       if (client->second.remote) {
         EXPECT_EQ(scheduler_->Abort(client->first).code(), absl::StatusCode::kFailedPrecondition);
         EXPECT_TRUE(scheduler_->AbandonRemote(client->first, ReservedBlocks::kFree).ok());
@@ -187,7 +196,7 @@ class Simulation {
     }
     ASSERT_TRUE(scheduler_->Release(client->first).ok());
     clients_.erase(client);
-    ++held;
+    ++counts_.held;
   }
 
   // A remote prefill writes a little more, ends, or goes wrong.
@@ -215,12 +224,12 @@ class Simulation {
     client.received.insert(client.received.end(), first.begin(), first.end());
     client.remote = false;
     client.request.sampling.prompt_logprobs = false;  // the other worker has sent them
-    ++remote;
+    ++counts_.remote;
     if (*finish == FinishReason::kNone) return;
     EXPECT_EQ(*finish, client.expected.finish);
     EXPECT_EQ(client.received, client.expected.tokens);
     clients_.erase(entry);
-    ++finished;
+    ++counts_.finished;
   }
 
   void LoseRemote(std::map<SequenceId, Client>::iterator entry) {
@@ -231,7 +240,7 @@ class Simulation {
     ASSERT_TRUE(fenced.ok()) << fenced.status();
     if (disposition == ReservedBlocks::kFree) EXPECT_TRUE(fenced->empty());
     fenced_.insert(fenced_.end(), fenced->begin(), fenced->end());
-    fences += static_cast<int64_t>(fenced->size());
+    counts_.fences += static_cast<int64_t>(fenced->size());
     entry->second.remote = false;
     if (recompute) {
       entry->second.kind = SequenceKind::kLocal;
@@ -242,23 +251,32 @@ class Simulation {
 
   void Tick(bool load) {
     Disturb(load, false);
-    const StepPlan plan = scheduler_->Schedule();
-    parked += scheduler_->Counts().parked;
+    StepPlan plan = scheduler_->Schedule();
+    counts_.parked += scheduler_->Counts().parked;
     CheckPlan(plan);
-    Disturb(load, !plan.items.empty());
-    if (!plan.items.empty()) {
-      ++steps;
-      engine_.Scribble();
-      StepOutput output = engine_.Run(plan.batch);
-      ASSERT_EQ(engine_.error, "");
-      const bool fail = load && Random(400) == 0;
-      failed += fail;
-      const auto events = fail ? scheduler_->Fail(plan) : scheduler_->Commit(plan, std::move(output));
-      for (const SequenceEvent& event : events) Receive(event);
+    const bool planned = !plan.items.empty();
+    if (planned) {
+      ++counts_.steps;
+      counts_.ahead += !plans_.empty();
+      engine_.Submit(plan.batch);
+      plans_.push_back(std::move(plan));
     }
+    Disturb(load, !plans_.empty());
+    if (!plans_.empty() && (!planned || !scheduler_->options().run_ahead || plans_.size() > 1)) CollectOne(load);
     if (Random(16) == 0) CheckIntegrity();
-    preemptions = scheduler_->Counts().preemptions;
-    hit_tokens = pool_.Stats().hit_tokens;
+  }
+
+  void CollectOne(bool load) {
+    const StepPlan plan = std::move(plans_.front());
+    plans_.pop_front();
+    engine_.Scribble();
+    StepOutput output = engine_.Collect();
+    ASSERT_EQ(engine_.error, "");
+    for (const BatchItem& item : plan.batch.items) counts_.wasted += scheduler_->Find(item.sequence) == nullptr;
+    const bool fail = load && Random(400) == 0;
+    counts_.failed += fail;
+    const auto events = fail ? scheduler_->Fail(plan) : scheduler_->Commit(plan, std::move(output));
+    for (const SequenceEvent& event : events) Receive(event);
   }
 
   void CheckIntegrity() {
@@ -274,7 +292,7 @@ class Simulation {
     ASSERT_EQ(plan.batch.num_tokens(), plan.decode_rows + plan.prefill_tokens);
     const int ride = options.prefill_budget < 0 ? options.prefill_chunk_tokens : options.prefill_budget;
     if (plan.decode_rows > 0 && plan.prefill_tokens > ride) {
-      ++over_budget;
+      ++counts_.over_budget;
       ASSERT_LE(plan.prefill_tokens, options.prefill_chunk_tokens);
       ASSERT_GT(plan.step, last_over_budget_ + options.prefill_patience_steps);
       last_over_budget_ = plan.step;
@@ -289,8 +307,14 @@ class Simulation {
     ASSERT_NE(client, clients_.end());
     ASSERT_EQ(TokensOf(client->second), std::vector<TokenId>(item.tokens.begin(), item.tokens.end()));
     const int32_t end = item.start + item.count;
-    ASSERT_LE(end, static_cast<int32_t>(item.tokens.size()));
-    ASSERT_EQ(item.sample, end == static_cast<int32_t>(item.tokens.size()));
+    const int32_t known = static_cast<int32_t>(item.tokens.size());
+    const int32_t unknown = item.sampled_by >= 0 ? 1 : 0;
+    ASSERT_EQ(item.sample, end == known + unknown);
+    if (unknown > 0) ASSERT_FALSE(plans_.empty());
+    if (!plans_.empty()) ASSERT_TRUE(decode) << "a prompt is not computed ahead";
+    // Limits are foreseen, whatever the token is.
+    const SamplingParams& sampling = client->second.request.sampling;
+    ASSERT_LT(client->second.received.size() + unknown, static_cast<size_t>(sampling.max_tokens));
     ASSERT_EQ(static_cast<int32_t>(item.block_table.size()), pool_.BlocksFor(end));
     ASSERT_LE(item.count, decode ? 1 : scheduler_->options().prefill_chunk_tokens);
     if (planned.kind == SequenceKind::kPrefillOnly && !item.sample) ASSERT_EQ(end % block_size_, 0);
@@ -322,7 +346,7 @@ class Simulation {
     const bool complete = client.received.size() == client.expected.tokens.size();
     ASSERT_EQ(event.finish, complete ? client.expected.finish : FinishReason::kNone);
     if (!complete) return;
-    ++finished;
+    ++counts_.finished;
     clients_.erase(entry);
   }
 
@@ -336,45 +360,41 @@ class Simulation {
     if (due) ASSERT_EQ(event.cached_tokens, 0);
   }
 
+  Counts& counts_;
   std::mt19937 random_;
   int32_t block_size_;
   BlockPool pool_;
   FakeEngine engine_;
   std::unique_ptr<Scheduler> scheduler_;
+  std::deque<StepPlan> plans_;  // in flight
   std::map<SequenceId, Client> clients_;
   std::vector<BlockId> fenced_;
   uint64_t next_id_ = 0;
   uint64_t last_over_budget_ = 0;
 };
 
-TEST(SchedulerPropertyTest, EverySequenceGetsItsTokensWhateverHappens) {
-  int64_t steps = 0, finished = 0, preemptions = 0, hits = 0, parked = 0, over_budget = 0, remote = 0, held = 0,
-          aborted = 0, failed = 0, fences = 0;
+class SchedulerPropertyTest : public testing::TestWithParam<bool> {};
+
+TEST_P(SchedulerPropertyTest, EverySequenceGetsItsTokensWhateverHappens) {
+  Counts counts;
   for (int seed = 1; seed <= 150 && !HasFailure(); ++seed) {
     SCOPED_TRACE(Cat("seed ", seed));
-    Simulation simulation(seed);
-    simulation.Run(2000);
-    steps += simulation.steps;
-    finished += simulation.finished;
-    preemptions += simulation.preemptions;
-    hits += simulation.hit_tokens;
-    parked += simulation.parked;
-    over_budget += simulation.over_budget;
-    remote += simulation.remote;
-    held += simulation.held;
-    aborted += simulation.aborted_mid_plan;
-    failed += simulation.failed;
-    fences += simulation.fences;
+    Simulation(seed, GetParam(), counts).Run(2000);
   }
-  std::cout << "steps " << steps << ", finished " << finished << ", preemptions " << preemptions << ", hit tokens "
-            << hits << ", parked sequence-steps " << parked << ", steps over budget " << over_budget << ", remote "
-            << remote << ", held " << held << ", aborted mid-plan " << aborted << ", failed steps " << failed
-            << ", fenced blocks " << fences << "\n";
+  const auto& [steps, finished, preemptions, hit_tokens, parked, over_budget, remote, held, aborted, failed, fences,
+               ahead, wasted] = counts;
+  std::cout << steps << " steps, " << ahead << " planned ahead, " << wasted << " rows of ended sequences, " << finished
+            << " finished, " << preemptions << " preemptions\n";
   // The load must have visited what it is meant to test.
-  for (int64_t count : {finished, preemptions, hits, parked, over_budget, remote, held, aborted, failed, fences}) {
+  for (int64_t count :
+       {finished, preemptions, hit_tokens, parked, over_budget, remote, held, aborted, failed, fences}) {
     EXPECT_GT(count, 100);
   }
+  EXPECT_EQ(ahead > steps / 10 && wasted > 1000, GetParam());
 }
+
+INSTANTIATE_TEST_SUITE_P(Engines, SchedulerPropertyTest, testing::Bool(),
+                         [](const auto& info) { return info.param ? "one_step_late" : "synchronous"; });
 
 }  // namespace
 }  // namespace baton

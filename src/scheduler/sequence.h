@@ -37,6 +37,9 @@ struct Sequence {
   std::vector<BlockHash> hashes;  // of full blocks of `tokens`, as far as known; empty without prefix caching
   BlockHash root;                 // parent of hashes[0]
   int32_t computed = 0;           // tokens whose K and V are in the cache
+  int32_t planned = 0;            // likewise, when the steps in flight have ended
+  int32_t unknown = 0;            // tokens that steps in flight will have sampled
+  int32_t sampled_by = 0;         // the item, of the last of those steps, that samples the newest of them
   int32_t prefill_end = 0;        // tokens to compute before the next one is sampled; fixed at admission
   bool decoding = false;          // the prefill of this admission is over
   int32_t named_blocks = 0;       // blocks [0, this) are published, or found to be duplicates
@@ -48,13 +51,17 @@ struct Sequence {
   double added_us = 0;            // on the scheduler's clock of step times: when it was added
   double decoding_since_us = -1;  // likewise: when its first token was sampled or arrived
   int32_t decoded = 0;            // tokens since then
-  bool in_plan = false;           // part of the step that is not committed yet
-  bool aborted = false;           // gone at the end of the step that it is part of
+  int32_t in_flight = 0;          // steps that it is part of and that are not committed yet
+  bool ended = false;             // aborted or finished: gone at the end of the steps that it is part of
   bool prompt_logprobs = false;   // still to be delivered
   std::vector<SampledToken> collected_logprobs;  // of the prompt, so far
 
   int32_t length() const { return static_cast<int32_t>(tokens.size()); }
   int32_t generated() const { return length() - prompt_length; }
+  // Its next step is a decode step, as far as one can know.
+  bool decodes_next() const {
+    return kind != SequenceKind::kPrefillOnly && (decoding || unknown > 0) && planned + 1 == length() + unknown;
+  }
   // Most tokens whose K and V are ever needed: the last sampled token is never computed.
   int32_t max_computed() const { return prompt_length + request.sampling.max_tokens - 1; }
 };

@@ -34,7 +34,9 @@ void Scheduler::NameFullBlocks(Sequence& sequence) {
   if (!options_.prefix_caching) return;
   ExtendHashes(sequence);
   const int32_t block_size = pool_.block_size();
-  for (int32_t& i = sequence.named_blocks; (i + 1) * block_size <= sequence.computed; ++i) {
+  // Who was aborted may have computed a token that it never heard of.
+  const int32_t named = std::min(sequence.computed, sequence.length());
+  for (int32_t& i = sequence.named_blocks; (i + 1) * block_size <= named; ++i) {
     const BlockHash parent = i == 0 ? sequence.root : sequence.hashes[i - 1];
     pool_.Publish(sequence.blocks[i], sequence.hashes[i], parent,
                   std::span(sequence.tokens).subspan(i * block_size, block_size));
@@ -63,7 +65,7 @@ void Scheduler::FreeBlocks(Sequence& sequence) {
   Unannounce(sequence, sequence.announced_end);
   pool_.Free(sequence.blocks);
   sequence.blocks.clear();
-  sequence.computed = 0;
+  sequence.computed = sequence.planned = sequence.unknown = 0;
   sequence.named_blocks = 0;
   sequence.complete_blocks = 0;
   sequence.decoding = false;
@@ -73,8 +75,16 @@ void Scheduler::FreeBlocks(Sequence& sequence) {
 absl::Status Scheduler::CheckSequence(const Sequence& sequence) const {
   const int32_t blocks = static_cast<int32_t>(sequence.blocks.size());
   const bool waiting = sequence.state == SequenceState::kWaiting;
-  if (waiting != sequence.blocks.empty() || pool_.BlocksFor(sequence.computed) > blocks) {
-    return Internal("sequence ", sequence.id.value, " has ", blocks, " blocks for ", sequence.computed, " tokens");
+  if (waiting != sequence.blocks.empty() || pool_.BlocksFor(sequence.planned) > blocks) {
+    return Internal("sequence ", sequence.id.value, " has ", blocks, " blocks for ", sequence.planned, " tokens");
+  }
+  const bool in_flight = sequence.in_flight > 0;
+  if (in_flight != (sequence.planned > sequence.computed) || (sequence.ended && !in_flight) ||
+      (!sequence.ended && sequence.unknown > sequence.in_flight) ||
+      sequence.in_flight > static_cast<int32_t>(in_flight_.size())) {
+    return Internal("sequence ", sequence.id.value, " is part of ", sequence.in_flight, " steps of ", in_flight_.size(),
+                    " in flight: computed ", sequence.computed, ", planned ", sequence.planned, ", unknown ",
+                    sequence.unknown, ", ended ", sequence.ended);
   }
   for (int32_t i = 0; i < blocks; ++i) {
     const BlockId block = sequence.blocks[i];

@@ -10,7 +10,12 @@
 namespace baton {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 constexpr auto kIdleWait = std::chrono::milliseconds(100);
+// When the next step is chosen: at this share of a decode step in flight, and so long before it ends.
+constexpr double kWaitShare = 0.7;
+constexpr double kLeadMicroseconds = 1000;
 
 }  // namespace
 
@@ -89,17 +94,60 @@ void StepLoop::NoteStep(const Worker& by, double took_us) {
 absl::Status StepLoop::Run() {
   for (Worker* worker : workers_) worker->StartWatchdog();
   while (!stopping_) {
-    bool stepped = false;
+    bool submitted = false;
     for (Worker* worker : workers_) {
+      WaitForNews();
       NoteProgress();
       inbox_.Run();  // what the worker before has just said counts in this round
-      BATON_ASSIGN_OR_RETURN(const bool one, worker->TakeTurn());
-      stepped = stepped || one;
+      BATON_ASSIGN_OR_RETURN(const bool one, TakeTurn(*worker));
+      submitted = submitted || one;
     }
-    if (stepped) continue;
+    if (submitted) continue;
+    if (!in_flight_.empty()) {  // what comes next depends on it
+      BATON_RETURN_IF_ERROR(CollectOldest());
+      continue;
+    }
     CheckWhenIdle();
+    stepped_ = false;
     inbox_.Wait(kIdleWait);
   }
+  while (!in_flight_.empty()) BATON_RETURN_IF_ERROR(CollectOldest());
+  return absl::OkStatus();
+}
+
+// The step after the one in flight is chosen late, so that whoever comes meanwhile is part of it.
+void StepLoop::WaitForNews() {
+  if (in_flight_.empty()) return;
+  const Flight& flight = in_flight_.back();
+  const double us = std::min(kWaitShare * flight.worker->FewestMicroseconds(),
+                             flight.worker->FewestMicroseconds() - kLeadMicroseconds);
+  const auto until = flight.began + std::chrono::microseconds(static_cast<int64_t>(us));
+  for (auto now = Clock::now(); now < until && !stopping_; now = Clock::now()) {
+    inbox_.Wait(std::chrono::duration_cast<std::chrono::microseconds>(until - now) + std::chrono::microseconds(1));
+    inbox_.Run();
+  }
+}
+
+absl::StatusOr<bool> StepLoop::TakeTurn(Worker& worker) {
+  const bool follows = stepped_;
+  BATON_ASSIGN_OR_RETURN(const bool submitted, worker.SubmitStep());
+  if (submitted) {
+    in_flight_.push_back({.worker = &worker, .follows = follows, .began = Clock::now()});
+    stepped_ = true;
+  }
+  const size_t ahead = engine_.info().steps_in_flight - 1;
+  while (in_flight_.size() > ahead) BATON_RETURN_IF_ERROR(CollectOldest());
+  worker.EndTurn();
+  return submitted;
+}
+
+absl::Status StepLoop::CollectOldest() {
+  const Flight flight = in_flight_.front();
+  absl::StatusOr<StepOutput> output = engine_.Collect();
+  in_flight_.pop_front();
+  if (!in_flight_.empty()) in_flight_.front().began = Clock::now();
+  BATON_RETURN_IF_ERROR(flight.worker->FinishStep(std::move(output), flight.follows));
+  flight.worker->EndTurn();
   return absl::OkStatus();
 }
 

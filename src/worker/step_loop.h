@@ -6,8 +6,10 @@
 //   absl::Status status = loop.Run();
 //
 // Usually there is one worker. Several share weights, pool and prefix cache; each has a scheduler, streams and sessions
-// of its own. In a round each has one turn: messages, then one step. So one thread owns all that they share, and steps
-// run one after another: a prefill worker's chunk delays the decode worker's next step by its length, as a chunk of its
+// of its own. In a round each has one turn: messages, then one step. An engine that takes a step while one runs
+// (EngineInfo::steps_in_flight) is given the next one before the results of that one are read, so that its device does
+// not wait for this thread; results are then one step late. One thread owns all that workers share, and steps run one
+// after another: a prefill worker's chunk delays the decode worker's next step by its length, as a chunk of its
 // own in a step of its own would. Messages between workers of one loop do not pass through a socket, and a hand-off
 // between them moves references to blocks and no bytes (docs/handoff.md).
 //
@@ -17,6 +19,8 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -61,6 +65,15 @@ class StepLoop {
  private:
   class LoopConnector;
 
+  // A step that was submitted and not collected.
+  struct Flight {
+    Worker* worker;
+    bool follows;                                 // there was no pause between the step before and this one
+    std::chrono::steady_clock::time_point began;  // it may run since then: nothing is before it
+  };
+  void WaitForNews();
+  absl::StatusOr<bool> TakeTurn(Worker& worker);
+  absl::Status CollectOldest();
   // Blocks must add up when nobody has work.
   void CheckWhenIdle();
   absl::Status CheckBlocks() const;
@@ -69,6 +82,8 @@ class StepLoop {
   BlockPool pool_;
   Inbox inbox_;
   std::vector<Worker*> workers_;
+  std::deque<Flight> in_flight_;  // the oldest first
+  bool stepped_ = false;          // since the last pause
   std::atomic<bool> stopping_ = false;
 };
 

@@ -246,17 +246,37 @@ void Worker::ExpireDeadlines() {
 
 // ---- the step loop ----
 
-absl::StatusOr<bool> Worker::TakeTurn() {
+absl::StatusOr<bool> Worker::SubmitStep() {
   ExpireDeadlines();
   prefill_->ExpireHolds(Clock::now());
-  BATON_ASSIGN_OR_RETURN(const bool stepped, Step());
+  for (;;) {  // a step that cannot even be submitted ends its sequences
+    plans_.push_back(scheduler_->Schedule());
+    const StepPlan& plan = plans_.back();
+    if (plan.batch.items.empty()) break;
+    NoteScheduled(plan);
+    prefill_->OnPlan(plan);
+    // Somebody who waits for layers keeps a device from running the step as one graph: only prefills say
+    // how far they are.
+    absl::Status submitted = engine_.Submit(plan.batch, plan.prefill_tokens > 0 ? this : nullptr);
+    if (submitted.ok()) return true;
+    const StepPlan failed = std::move(plans_.back());
+    plans_.pop_back();
+    BATON_RETURN_IF_ERROR(Finish(failed, std::move(submitted)));
+  }
+  plans_.pop_back();
+  return false;
+}
+
+void Worker::EndTurn() {
   decode_->Retry();
   const WakeBatch batch;  // a router gets what follows at once
   loop_.PublishCacheChanges();
   streams_.Flush();
-  after_step_ = stepped;
   ReportStatus(false);
-  return stepped;
+}
+
+double Worker::FewestMicroseconds() const {
+  return plans_.empty() || plans_.back().prefill_tokens > 0 ? 0.0 : rates_.fewest_decode_step_us();
 }
 
 void Worker::OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer_end, void* event) {
@@ -264,32 +284,29 @@ void Worker::OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer
   prefill_->OnLayersDone(batch, layer_begin, layer_end, event);
 }
 
-absl::StatusOr<bool> Worker::Step() {
-  const StepPlan plan = scheduler_->Schedule();
-  if (plan.batch.items.empty()) return false;
-  NoteScheduled(plan);
-  prefill_->OnPlan(plan);
-  // Somebody who waits for layers keeps a device from running the step as one graph: only prefills say
-  // how far they are.
-  absl::StatusOr<StepOutput> output = engine_.Run(plan.batch, plan.prefill_tokens > 0 ? this : nullptr);
-  const absl::Status failure = output.status();
-  steps_ += 1;
+absl::Status Worker::FinishStep(absl::StatusOr<StepOutput> output, bool follows) {
+  const StepPlan plan = std::move(plans_.front());
+  plans_.pop_front();
   if (output.ok()) {
     rates_.Add(plan.prefill_tokens, plan.decode_rows, output->duration_us);
     loop_.NoteStep(*this, static_cast<double>(output->duration_us));
   }
-  if (output.ok() && after_step_ && output->idle_us > 0) {
+  if (output.ok() && follows && output->idle_us > 0) {
     step_gaps_ += 1;
     step_gap_seconds_ += output->idle_us * 1e-6;
   }
+  return Finish(plan, std::move(output));
+}
+
+absl::Status Worker::Finish(const StepPlan& plan, absl::StatusOr<StepOutput> output) {
+  const absl::Status failure = output.status();
+  steps_ += 1;
   std::vector<SequenceEvent> events =
       output.ok() ? scheduler_->Commit(plan, *std::move(output)) : scheduler_->Fail(plan);
   for (SequenceEvent& event : events) Deliver(std::move(event), failure);
-  if (absl::IsInternal(failure)) {
-    streams_.Flush();
-    return failure;
-  }
-  return true;
+  if (!absl::IsInternal(failure)) return absl::OkStatus();
+  streams_.Flush();
+  return failure;
 }
 
 void Worker::NoteScheduled(const StepPlan& plan) {

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -71,7 +72,14 @@ class Worker : private LayerGroupSink {
   SessionEvents Accept(const std::shared_ptr<Session>& session);
   void StartWatchdog() { watchdog_.Start(); }
   void NoteProgress() { watchdog_.Progress(); }
-  absl::StatusOr<bool> TakeTurn();  // one step at most; false: there was nothing to do
+  // Plans and submits a step. False: there is nothing to compute now, or not before the step in flight has ended.
+  absl::StatusOr<bool> SubmitStep();
+  // Its oldest step in flight was collected. `follows`: the device had no more to do than to wait for it.
+  absl::Status FinishStep(absl::StatusOr<StepOutput> output, bool follows);
+  // At the end of a turn, and after a step: what waited for room goes on, and others hear the news.
+  void EndTurn();
+  // How long a decode step takes at least, as recent ones show; 0 when the last step in flight is none.
+  double FewestMicroseconds() const;
   bool IsIdle() const { return !scheduler_->HasWork() && decode_->size() == 0 && prefill_->size() == 0; }
   bool HoldsNothing() const;  // no stream, and no block but lent ones
   int32_t probe_blocks() const { return decode_->probe_blocks(); }
@@ -102,7 +110,7 @@ class Worker : private LayerGroupSink {
   std::vector<BlockId> ShareBlocks(SequenceId sequence);  // all of a running one, with a reference more each
 
   void OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer_end, void* event) override;
-  absl::StatusOr<bool> Step();  // false: there was nothing to do
+  absl::Status Finish(const StepPlan& plan, absl::StatusOr<StepOutput> output);
   void NoteScheduled(const StepPlan& plan);
   void Deliver(SequenceEvent event, const absl::Status& failure);
   void OnHello(const std::shared_ptr<Session>& session);
@@ -128,9 +136,9 @@ class Worker : private LayerGroupSink {
   std::map<Clock::time_point, std::vector<SequenceId>> prefill_deadlines_;  // of prompts for other workers
   StepRates rates_;
   uint64_t next_sequence_ = 0;
+  std::deque<StepPlan> plans_;  // in flight; the engine and the sink refer to them
   uint64_t steps_ = 0;
-  bool after_step_ = false;  // the last turn of the loop ran a step
-  uint64_t step_gaps_ = 0;   // between such steps, as the device saw them
+  uint64_t step_gaps_ = 0;  // between steps that followed one another, as the device saw them
   double step_gap_seconds_ = 0;
   uint64_t cache_messages_ = 0;  // of changes
   uint64_t cache_sequence_ = 0;  // number of the last change that was sent

@@ -82,7 +82,8 @@ class Runner {
       BATON_RETURN_IF_ERROR(b.AllReduce(Slot::kDelta));
     }
     BATON_RETURN_IF_ERROR(b.Logits(*final_norm_, *head_));
-    return b.EndStep();
+    BATON_RETURN_IF_ERROR(b.EndStep());
+    return b.CollectStep();
   }
 
  private:

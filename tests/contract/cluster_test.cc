@@ -351,6 +351,31 @@ TEST(ClusterTest, PrioritiesAndTurnsHoldForTheDecodeWorkersRoom) {
   EXPECT_LE(Overtaken(answers, 10), 8);
 }
 
+TEST(RunAheadTest, StepsAreSubmittedWhileOneRunsWhereTheEngineTakesThem) {
+  for (const bool run_ahead : {false, true}) {
+    Cluster cluster(
+        {.workers = {{proto::PREFILL}, {proto::DECODE}}, .profile = {.step_us = 300}, .run_ahead = run_ahead});
+    ExpectSame(RunAll(cluster, Workload(), false));
+    EXPECT_EQ(cluster.most_in_flight(0), 1u) << "a prompt's step waits for the one before";
+    EXPECT_EQ(cluster.most_in_flight(1), run_ahead ? 2u : 1u);
+    cluster.ExpectNothingLeft();
+  }
+}
+
+// The next step is chosen towards the end of the one in flight.
+TEST(RunAheadTest, WhoComesWhileAStepRunsIsPartOfTheNext) {
+  Cluster cluster({.workers = {{proto::HYBRID}}, .profile = {.step_us = 150000}, .run_ahead = true});
+  Collector collector(2);
+  const SequenceId running = cluster.router().Generate(MakeRequest(1, 5, 60), collector.Sink(0));
+  ASSERT_TRUE(collector.WaitTokens(0, 12));  // enough steps to know how long one takes
+  const size_t before = collector.answers()[0].tokens.size();
+  cluster.router().Generate(MakeRequest(2, 5, 1), collector.Sink(1));
+  ASSERT_TRUE(collector.WaitTokens(1, 1));
+  EXPECT_LE(collector.answers()[0].tokens.size(), before + 2) << "the step that ran, and its own";
+  cluster.router().Cancel(running);
+  ASSERT_TRUE(collector.WaitAll());
+}
+
 TEST(ClusterTest, NobodyToDecodeIsAnErrorWithAReason) {
   Cluster cluster({.workers = {{proto::PREFILL}, {proto::DECODE}}});
   cluster.StopWorker(1);

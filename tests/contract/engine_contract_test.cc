@@ -242,6 +242,23 @@ TEST_P(EngineContract, CopyOnWrite) {
   EXPECT_FALSE(engine->CopyBlock(0, engine->info().num_blocks).ok());
 }
 
+TEST_P(EngineContract, StepsAreCollectedOnceEach) {
+  const auto engine = Create();
+  EXPECT_TRUE(absl::IsFailedPrecondition(engine->Collect().status()));
+  const Sequence sequence(20, Blocks(0, 2));
+  Batch batch;
+  batch.items.push_back(sequence.Next(20));
+  const int32_t most = engine->info().steps_in_flight;
+  ASSERT_TRUE(most == 1 || most == 2);
+  for (int32_t i = 0; i < most; ++i) EXPECT_TRUE(engine->Submit(batch, nullptr).ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(engine->Submit(batch, nullptr)));
+  const auto first = engine->Collect();
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_GT(first->duration_us, 0);
+  for (int32_t i = 1; i < most; ++i) EXPECT_TRUE(engine->Collect().ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(engine->Collect().status()));
+}
+
 TEST_P(EngineContract, RefusesImpossibleBatches) {
   const auto engine = Create();
   const Sequence sequence(20, Blocks(0, 2));
@@ -260,6 +277,12 @@ TEST_P(EngineContract, RefusesImpossibleBatches) {
   EXPECT_FALSE(run([](BatchItem& item) { item.sampling = nullptr; }).ok());
   const std::vector<BlockId> outside = {0, 64};
   EXPECT_FALSE(run([&](BatchItem& item) { item.block_table = outside; }).ok());
+  EXPECT_FALSE(run([](BatchItem& item) {
+                 item.start = 20;
+                 item.count = 1;
+                 item.sampled_by = 0;
+               }).ok())
+      << "no step is in flight";
   std::vector<TokenId> tokens = sequence.tokens;
   tokens[7] = engine->info().vocabulary;
   EXPECT_FALSE(run([&](BatchItem& item) { item.tokens = tokens; }).ok());

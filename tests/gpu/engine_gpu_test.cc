@@ -3,6 +3,7 @@
 // batches.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -147,6 +148,90 @@ TEST(EngineGpuTest, GraphsMatchPlainSteps) {
       EXPECT_LT(worst, 0.12) << count << " rows, step " << step;
     }
   }
+}
+
+// Generates for some sequences at once; `ahead`: each step is submitted while the one before runs, with tokens that
+// nobody knows yet. One sequence leaves halfway, and another one comes in with a prompt.
+std::vector<std::vector<TokenId>> Generate(Engine& engine, bool ahead, int32_t steps) {
+  std::vector<Sequence> sequences;
+  for (int i = 0; i < 5; ++i) {
+    sequences.emplace_back(engine, RandomPrompt(engine, 100 + 30 * i, 70 + i), i);
+    SamplingParams& sampling = sequences.back().sampling;
+    sampling.temperature = i % 2 == 0 ? 0.0f : 1.0f;
+    sampling.seed = i;
+    sampling.top_logprobs = i == 3 ? 2 : -1;
+    if (i == 2) sampling.min_tokens = steps;  // logit changes of every step
+    sequences.back().tokens.push_back(Prefill(engine, sequences.back(), 1024).token);
+  }
+  std::vector<int32_t> planned;  // tokens whose K and V are there when all that was submitted has ended
+  for (const Sequence& sequence : sequences) planned.push_back(sequence.prompt_length);
+  std::vector<int> before;  // the sequences of the step in flight
+  auto commit = [&](const StepOutput& output, const std::vector<int>& rows) {
+    for (size_t i = 0; i < rows.size(); ++i) sequences[rows[i]].tokens.push_back(output.items[i].sampled.token);
+  };
+  auto collect = [&] {
+    auto output = engine.Collect();
+    EXPECT_TRUE(output.ok()) << output.status();
+    if (output.ok()) commit(*output, before);
+  };
+  for (int32_t step = 0; step < steps; ++step) {
+    std::vector<int> rows{3, 0, 2};
+    if (step < steps / 2) rows.insert(rows.begin() + 1, 1);
+    if (step > steps / 3) rows.push_back(4);
+    Batch batch;
+    for (const int i : rows) {
+      BatchItem& item = batch.items.emplace_back(sequences[i].Item(planned[i]++, 1, true));
+      if (planned[i] <= static_cast<int32_t>(item.tokens.size())) continue;
+      item.sampled_by = static_cast<int32_t>(std::find(before.begin(), before.end(), i) - before.begin());
+    }
+    EXPECT_TRUE(engine.Submit(batch, nullptr).ok());
+    if (ahead && !before.empty()) collect();
+    before = rows;
+    if (!ahead) collect();
+    if (!ahead) before.clear();
+  }
+  if (ahead) collect();
+  std::vector<std::vector<TokenId>> tokens;
+  for (const Sequence& sequence : sequences) tokens.push_back(sequence.tokens);
+  return tokens;
+}
+
+TEST(EngineGpuTest, StepsAheadGiveTheTokensOfStepsOneByOne) {
+  const Model model = MakeModel("llama-8b-fp8", 2, 8192);
+  for (const bool graphs : {true, false}) {
+    auto engine = MakeEngine(model, true, DType::kF8E4M3, graphs);
+    const auto one_by_one = Generate(*engine, false, 40);
+    EXPECT_EQ(Generate(*engine, true, 40), one_by_one) << "graphs " << graphs;
+    EXPECT_EQ(Generate(*engine, true, 40), one_by_one) << "again, graphs " << graphs;
+    EXPECT_FALSE(engine->Collect().ok()) << "nothing is in flight";
+  }
+}
+
+// A step that follows another at once leaves the device next to no pause.
+TEST(EngineGpuTest, StepsAheadLeaveNoGap) {
+  const Model model = MakeModel("llama-8b-fp8", 8, 8192);
+  auto engine = MakeEngine(model, true, DType::kF8E4M3);
+  Sequence sequence(*engine, RandomPrompt(*engine, 300, 1), 0);
+  sequence.tokens.push_back(Prefill(*engine, sequence, 1024).token);
+  BatchItem item = sequence.Item(300, 1, true);
+  Batch first;
+  first.items = {item};
+  Batch next = first;
+  next.items[0].sampled_by = 0;
+  next.items[0].tokens = next.items[0].tokens.first(300);
+  std::vector<double> gaps;
+  ASSERT_TRUE(engine->Submit(first, nullptr).ok());
+  for (int i = 0; i < 60; ++i) {
+    ASSERT_TRUE(engine->Submit(next, nullptr).ok());
+    ASSERT_FALSE(engine->Submit(next, nullptr).ok()) << "two are in flight";
+    auto output = engine->Collect();
+    ASSERT_TRUE(output.ok()) << output.status();
+    if (i > 10) gaps.push_back(output->idle_us);
+  }
+  ASSERT_TRUE(engine->Collect().ok());
+  std::sort(gaps.begin(), gaps.end());
+  std::printf("[ gap      ] median %.1f, largest %.1f us\n", gaps[gaps.size() / 2], gaps.back());
+  EXPECT_LT(gaps[gaps.size() / 2], 25);
 }
 
 // Weights that the device makes for itself are those that the host makes.

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "backend/cpu/avx2.h"
+#include "backend/cpu/int8_row.h"
 
 namespace baton::cpu {
 namespace avx2 {
@@ -15,6 +16,8 @@ constexpr int kGroup = 8;  // tokens whose scores fill one vector
 struct TileRows {
   const uint8_t* rows[kAttentionTile];
   alignas(32) float key_scales[kAttentionTile];  // of kI8
+  alignas(32) float key_highs[kAttentionTile];   // what element key_indices[t] has beyond its 8 bits
+  alignas(32) int32_t key_indices[kAttentionTile];
   alignas(32) float value_scales[kAttentionTile];
 };
 
@@ -38,8 +41,16 @@ BATON_INLINE void LoadScales(const AttentionArgs& args, TileRows& tile) {
   if constexpr (kKv != KvType::kI8) return;
   const int64_t to_values = args.v - args.k;
   for (int t = 0; t < kAttentionTile; ++t) {
-    std::memcpy(tile.key_scales + t, tile.rows[t] + args.head_dim, 4);
+    std::memcpy(tile.key_indices + t, tile.rows[t] + args.head_dim, 4);
     std::memcpy(tile.value_scales + t, tile.rows[t] + to_values + args.head_dim, 4);
+  }
+  for (int t = 0; t < kAttentionTile; t += 8) {
+    __m256i* indices = reinterpret_cast<__m256i*>(tile.key_indices + t);
+    const __m256i tail = _mm256_load_si256(indices);
+    _mm256_store_ps(tile.key_scales + t, _mm256_castsi256_ps(_mm256_slli_epi32(tail, 16)));
+    _mm256_store_si256(indices, _mm256_and_si256(_mm256_srli_epi32(tail, 16), _mm256_set1_epi32(255)));
+    const __m256 high = _mm256_cvtepi32_ps(_mm256_srai_epi32(tail, 24));
+    _mm256_store_ps(tile.key_highs + t, _mm256_mul_ps(high, _mm256_set1_ps(128.0f)));
   }
 }
 
@@ -89,16 +100,21 @@ struct State {
 };
 
 // Turns scores of a tile's first `tokens` tokens into weights relative to the new maximum; returns the factor for what
-// was summed before.
+// was summed before. `q`: the row's query.
 template <KvType kKv>
-BATON_INLINE __m256 ToWeights(const TileRows& tile, float* scores, int tokens, Running& running) {
+BATON_INLINE __m256 ToWeights(const TileRows& tile, const float* q, float* scores, int tokens, Running& running) {
   const __m256 none = _mm256_set1_ps(-__builtin_inff());
   __m256 score[4];
   __m256 largest = none;
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     score[i] = _mm256_load_ps(scores + i * 8);
-    if constexpr (kKv == KvType::kI8) score[i] = _mm256_mul_ps(score[i], _mm256_load_ps(tile.key_scales + i * 8));
+    if constexpr (kKv == KvType::kI8) {
+      const __m256i indices = _mm256_load_si256(reinterpret_cast<const __m256i*>(tile.key_indices + i * 8));
+      const __m256 query = _mm256_i32gather_ps(q, indices, 4);
+      score[i] = _mm256_fmadd_ps(query, _mm256_load_ps(tile.key_highs + i * 8), score[i]);
+      score[i] = _mm256_mul_ps(score[i], _mm256_load_ps(tile.key_scales + i * 8));
+    }
     if (tokens < kAttentionTile) {
       const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
       const __m256i beyond = _mm256_cmpgt_epi32(lane, _mm256_set1_epi32(tokens - i * 8 - 1));

@@ -62,8 +62,8 @@ void AttendTiles(const AttentionArgs& args, int begin, int end, const State& sta
       Ops::Scores(q + row * dim, k, visible(row), dim, weights + row * kAttentionTile);
     }
     for (int row = first_row; row < rows; ++row) {
-      corrections[row] =
-          _mm256_cvtss_f32(ToWeights<kKv>(tile, weights + row * kAttentionTile, visible(row), running[row]));
+      corrections[row] = _mm256_cvtss_f32(
+          ToWeights<kKv>(tile, q + row * dim, weights + row * kAttentionTile, visible(row), running[row]));
     }
     for (int row = first_row; row < rows; ++row) {
       Ops::AddValues(weights + row * kAttentionTile, v, visible(row), dim, corrections[row], values + row * dim);

@@ -92,7 +92,7 @@ void AddTileDirect(const TileRows& tile, const TileRows& next, int64_t to_values
   alignas(32) float weights[kHeads][kAttentionTile] = {};
   ScoreDirect<kKv, kHeads>(tile, next, tokens, q, dim, weights);
   __m256 correction[kHeads];
-  for (int h = 0; h < kHeads; ++h) correction[h] = ToWeights<kKv>(tile, weights[h], tokens, running[h]);
+  for (int h = 0; h < kHeads; ++h) correction[h] = ToWeights<kKv>(tile, q + h * dim, weights[h], tokens, running[h]);
   int d = 0;
   for (; d + 32 <= dim; d += 32) {
     AddValuesDirect<kKv, kHeads, 4>(tile, next, to_values, d, tokens, dim, weights, correction, values);

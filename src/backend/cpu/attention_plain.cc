@@ -1,22 +1,34 @@
 // Attention in portable C++: softmax over tiles of tokens from position 0 with a running maximum, sections merged in
 // order.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "backend/cpu/float16.h"
+#include "backend/cpu/int8_row.h"
 #include "backend/cpu/plain.h"
 
 namespace baton::cpu {
 namespace {
 
-using plain::Exp;
-
 // A tile of K or V as floats, and the scale of each row.
 struct Tile {
   float* rows;  // [tokens][head_dim]
   float scales[kAttentionTile];
+  float highs[kAttentionTile];  // what element indices[t] has beyond its 8 bits
+  int32_t indices[kAttentionTile];
 };
+
+// Of a row of KvType::kI8.
+void LoadTail(const uint8_t* data, bool key, int t, Tile& tile) {
+  uint32_t tail;
+  std::memcpy(&tail, data, 4);
+  tile.scales[t] = std::bit_cast<float>(key ? tail << 16 : tail);
+  if (!key) return;
+  tile.indices[t] = static_cast<int32_t>(tail >> 16 & 255);
+  tile.highs[t] = 128.0f * static_cast<float>(static_cast<int8_t>(tail >> 24));
+}
 
 void LoadTile(const AttentionArgs& args, const uint8_t* plane, int first_token, int tokens, Tile& tile) {
   float* out = tile.rows;
@@ -25,7 +37,9 @@ void LoadTile(const AttentionArgs& args, const uint8_t* plane, int first_token, 
     const uint8_t* row = plane + args.block_table[token / args.block_size] * args.block_bytes +
                          int64_t{token % args.block_size} * args.row_bytes;
     tile.scales[t] = 1;
-    if (args.kv == KvType::kI8) std::memcpy(tile.scales + t, row + args.head_dim, 4);
+    tile.highs[t] = 0;
+    tile.indices[t] = 0;
+    if (args.kv == KvType::kI8) LoadTail(row + args.head_dim, plane == args.k, t, tile);
     for (int d = 0; d < args.head_dim; ++d) {
       uint16_t bits;
       switch (args.kv) {
@@ -57,7 +71,7 @@ void AddTile(const float* q, const Tile& k, const Tile& v, int tokens, int head_
     float lanes[8] = {};
     for (int d = 0; d < head_dim; ++d) lanes[d % 8] += q[d] * k.rows[t * head_dim + d];
     weights[t] = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
-    weights[t] *= k.scales[t];
+    weights[t] = (weights[t] + q[k.indices[t]] * k.highs[t]) * k.scales[t];
     maximum = std::max(maximum, weights[t]);
   }
   const float correction = Exp(running.maximum - maximum);

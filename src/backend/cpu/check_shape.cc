@@ -1,5 +1,7 @@
 #include "backend/cpu/check_shape.h"
 
+#include "backend/cpu/int8_row.h"
+
 namespace baton::cpu {
 
 absl::Status CheckShape(const ModelShape& shape, const KvLayout& kv, int32_t num_blocks) {
@@ -16,6 +18,10 @@ absl::Status CheckShape(const ModelShape& shape, const KvLayout& kv, int32_t num
   }
   if (kv.dtype != DType::kF16 && kv.dtype != DType::kF32 && kv.dtype != DType::kI8) {
     return Unimplemented("the CPU backend keeps the KV cache in F16, I8 or F32, not in ", TraitsOf(kv.dtype).name);
+  }
+  if (kv.dtype == DType::kI8 && shape.head_dim > kMaxInt8HeadDim) {
+    return Unimplemented("a KV cache in I8 needs heads of at most ", kMaxInt8HeadDim, ", found ", shape.head_dim,
+                         ": use F16");
   }
   if (kv.num_kv_heads != shape.num_kv_heads || kv.num_layers != shape.num_layers || kv.head_dim != shape.head_dim ||
       kv.block_size <= 0 || num_blocks <= 0) {

@@ -70,7 +70,8 @@ class CpuBackend : public Backend {
   absl::Status AllReduce(Slot) override { return absl::OkStatus(); }  // one rank
   absl::Status Logits(const VectorWeight& norm, const LinearWeight& head) override;
   absl::StatusOr<void*> RecordEvent() override { return nullptr; }
-  absl::StatusOr<StepOutput> EndStep() override;
+  absl::Status EndStep() override;
+  absl::StatusOr<StepOutput> CollectStep() override { return std::move(output_); }
   absl::Status CopyBlock(BlockId from, BlockId to) override;
 
  private:
@@ -244,7 +245,7 @@ void CpuBackend::AppendRow(int32_t layer, int64_t row) {
       if (kv_.dtype == DType::kF16) {
         kernels_.store_half(sources[i], shape_.head_dim, reinterpret_cast<uint16_t*>(rows[i]));
       } else if (kv_.dtype == DType::kI8) {
-        kernels_.store_int8(sources[i], shape_.head_dim, rows[i]);
+        (i == 0 ? kernels_.store_int8_key : kernels_.store_int8)(sources[i], shape_.head_dim, rows[i]);
       } else {
         std::memcpy(rows[i], sources[i], kv_.row_bytes());
       }
@@ -328,7 +329,7 @@ absl::Status CpuBackend::Logits(const VectorWeight& norm, const LinearWeight& he
   return absl::OkStatus();
 }
 
-absl::StatusOr<StepOutput> CpuBackend::EndStep() {
+absl::Status CpuBackend::EndStep() {
   OperationTimer timer(profile_, KernelFamily::kSampling);
   std::vector<absl::Status> failures(plan_.sampled_rows.size());
   pool_.ParallelFor(static_cast<int64_t>(plan_.sampled_rows.size()), [&](int64_t i, int thread) {
@@ -350,7 +351,7 @@ absl::StatusOr<StepOutput> CpuBackend::EndStep() {
   for (const absl::Status& failure : failures) BATON_RETURN_IF_ERROR(failure);
   timer.Stop();
   output_.profile = profile_;
-  return std::move(output_);
+  return absl::OkStatus();
 }
 
 absl::Status CpuBackend::CopyBlock(BlockId from, BlockId to) {

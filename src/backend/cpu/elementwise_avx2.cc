@@ -2,6 +2,8 @@
 #include <cstring>
 
 #include "backend/cpu/avx2.h"
+#include "backend/cpu/int8_row.h"
+#include "backend/cpu/take_outliers.h"
 
 namespace baton::cpu {
 namespace {
@@ -15,19 +17,29 @@ struct QuantizedBlock {
   int32_t sums[2];  // of the first 16, and of the others
 };
 
+// The largest magnitude of vectors of magnitudes, as bits.
+BATON_INLINE uint32_t LargestLane(__m256i magnitudes) {
+  __m128i half = _mm_max_epi32(_mm256_castsi256_si128(magnitudes), _mm256_extracti128_si256(magnitudes, 1));
+  half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+  half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1));
+  return static_cast<uint32_t>(_mm_cvtsi128_si32(half));
+}
+BATON_INLINE __m256i Magnitudes(__m256 x) {
+  return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
+}
+BATON_INLINE float FloatOf(uint32_t bits) {
+  return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(static_cast<int>(bits))));
+}
+
 BATON_INLINE QuantizedBlock Quantize(const float* x, float range) {
   __m256 value[4];
   __m256i largest = _mm256_setzero_si256();
   for (int i = 0; i < 4; ++i) {
     value[i] = _mm256_loadu_ps(x + i * 8);
     // Of the bits: NaN is larger than anything, so it survives as the scale.
-    const __m256i magnitude = _mm256_and_si256(_mm256_castps_si256(value[i]), _mm256_set1_epi32(0x7fffffff));
-    largest = _mm256_max_epi32(largest, magnitude);
+    largest = _mm256_max_epi32(largest, Magnitudes(value[i]));
   }
-  __m128i half = _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
-  half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
-  half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1));
-  const float max = _mm_cvtss_f32(_mm_castsi128_ps(half));
+  const float max = FloatOf(LargestLane(largest));
   QuantizedBlock block;
   block.scale = max / range;
   const __m256 inverse = _mm256_set1_ps(max > 0 ? range / max : 0.0f);
@@ -54,25 +66,52 @@ BATON_INLINE void StoreWords(const __m256i* q, uint32_t* out) {
   }
 }
 
-}  // namespace
-
-void QuantizeTileAvx2(InputKind kind, const float* x, int64_t stride, int width, int64_t k, uint8_t* tile) {
+// One block of a column into its tile.
+BATON_INLINE void PutBlock(InputKind kind, const float* x, int width, int c, uint8_t* tile) {
   const bool int8 = kind != InputKind::kInt16;
   const int words = ColumnValueBytes(kind) / 4;  // groups of a column
-  for (int64_t b = 0; b < k / kQuantBlock; ++b, tile += width * ColumnBlockBytes(kind)) {
-    float* scales = reinterpret_cast<float*>(tile + width * words * 4);
-    for (int c = 0; c < width; ++c) {
-      const QuantizedBlock block = Quantize(x + c * stride + b * kQuantBlock, InputRange(kind));
-      alignas(32) uint32_t group[16];
-      int8 ? StoreBytes(block.q, group) : StoreWords(block.q, group);
-      for (int i = 0; i < words; ++i) std::memcpy(tile + (i * width + c) * 4, group + i, 4);
-      scales[c] = block.scale;
-      if (kind == InputKind::kInt8Halves) {
-        scales[width + c] = block.scale * static_cast<float>(block.sums[0]);
-        scales[2 * width + c] = block.scale * static_cast<float>(block.sums[1]);
-      } else {
-        scales[width + c] = block.scale * static_cast<float>(block.sums[0] + block.sums[1]);
-      }
+  float* scales = reinterpret_cast<float*>(tile + width * words * 4);
+  const QuantizedBlock block = Quantize(x, InputRange(kind));
+  alignas(32) uint32_t group[16];
+  int8 ? StoreBytes(block.q, group) : StoreWords(block.q, group);
+  for (int i = 0; i < words; ++i) std::memcpy(tile + (i * width + c) * 4, group + i, 4);
+  scales[c] = block.scale;
+  if (kind == InputKind::kInt8Halves) {
+    scales[width + c] = block.scale * static_cast<float>(block.sums[0]);
+    scales[2 * width + c] = block.scale * static_cast<float>(block.sums[1]);
+  } else {
+    scales[width + c] = block.scale * static_cast<float>(block.sums[0] + block.sums[1]);
+  }
+}
+
+BATON_INLINE uint32_t LargestOfBlock(const float* x) {
+  __m256i largest = _mm256_setzero_si256();
+  for (int i = 0; i < 4; ++i) largest = _mm256_max_epi32(largest, Magnitudes(_mm256_loadu_ps(x + i * 8)));
+  return LargestLane(largest);
+}
+
+}  // namespace
+
+void QuantizeTileAvx2(InputKind kind, const float* x, int64_t stride, int width, int64_t k, uint8_t* tile,
+                      Outlier* outliers) {
+  const int64_t blocks = k / kQuantBlock;
+  const int64_t block_bytes = width * ColumnBlockBytes(kind);
+  const int each = OutliersOf(kind, k);
+  for (int c = 0; c < width; ++c, x += stride, outliers += each) {
+    if (each == 0) {
+      for (int64_t b = 0; b < blocks; ++b) PutBlock(kind, x + b * kQuantBlock, width, c, tile + b * block_bytes);
+      continue;
+    }
+    alignas(32) float group[kOutlierGroup * kQuantBlock];
+    Outlier* out = outliers;
+    for (int64_t first = 0; first < blocks; first += kOutlierGroup) {
+      const int count = static_cast<int>(blocks - first < kOutlierGroup ? blocks - first : kOutlierGroup);
+      std::memcpy(group, x + first * kQuantBlock, sizeof(float) * count * kQuantBlock);
+      TakeOutliers(
+          group, count, first * kQuantBlock, [](const float* block) { return LargestOfBlock(block); }, out);
+      out += OutliersOfGroup(count);
+      for (int b = 0; b < count; ++b)
+        PutBlock(kind, group + b * kQuantBlock, width, c, tile + (first + b) * block_bytes);
     }
   }
 }
@@ -152,13 +191,9 @@ void StoreHalfAvx2(const float* x, int64_t count, uint16_t* out) {
 void StoreInt8Avx2(const float* x, int64_t count, uint8_t* out) {
   __m256i largest = _mm256_setzero_si256();
   for (int64_t i = 0; i < count; i += 8) {  // of the bits, as for quantized input
-    const __m256i bits = _mm256_castps_si256(_mm256_loadu_ps(x + i));
-    largest = _mm256_max_epi32(largest, _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff)));
+    largest = _mm256_max_epi32(largest, Magnitudes(_mm256_loadu_ps(x + i)));
   }
-  __m128i half = _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
-  half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
-  half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1));
-  const float max = _mm_cvtss_f32(_mm_castsi128_ps(half));
+  const float max = FloatOf(LargestLane(largest));
   const float scale = max / 127.0f;
   const __m256 inverse = _mm256_set1_ps(max > 0 ? 127.0f / max : 0.0f);
   for (int64_t i = 0; i < count; i += 8) {
@@ -167,6 +202,44 @@ void StoreInt8Avx2(const float* x, int64_t count, uint8_t* out) {
     _mm_storel_epi64(reinterpret_cast<__m128i*>(out + i), _mm_packs_epi16(words, words));
   }
   std::memcpy(out + count, &scale, sizeof(scale));
+}
+
+void StoreInt8KeyAvx2(const float* x, int64_t count, uint8_t* out) {
+  uint32_t most = 0;
+  int64_t index = 0;
+  uint32_t others = 0;
+  for (int64_t i = 0; i < count; i += 8) {
+    const __m256i magnitudes = Magnitudes(_mm256_loadu_ps(x + i));
+    const uint32_t here = LargestLane(magnitudes);
+    if (i > 0 && here <= most) {
+      others = here > others ? here : others;
+      continue;
+    }
+    others = most > others ? most : others;
+    most = here;
+    const __m256i equal = _mm256_cmpeq_epi32(magnitudes, _mm256_set1_epi32(static_cast<int>(here)));
+    const int lane = __builtin_ctz(static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(equal))));
+    index = i + lane;
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const uint32_t beside =
+        LargestLane(_mm256_andnot_si256(_mm256_cmpeq_epi32(lanes, _mm256_set1_epi32(lane)), magnitudes));
+    others = beside > others ? beside : others;
+  }
+  const uint32_t bits = KeyScaleBits(FloatOf(most), FloatOf(others));
+  const float scale = FloatOf(bits);
+  const float factor = scale > 0 ? 1.0f / scale : 0.0f;
+  const __m256 inverse = _mm256_set1_ps(factor);
+  for (int64_t i = 0; i < count; i += 8) {
+    const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i), inverse));
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out + i), _mm_packs_epi16(words, words));
+  }
+  int q = _mm_cvtss_si32(_mm_set_ss(x[index] * factor));
+  q = q < -16256 ? -16256 : q > 16256 ? 16256 : q;
+  const int high = (q + 64) >> 7;
+  out[index] = static_cast<uint8_t>(q - 128 * high);
+  const uint32_t tail = KeyTail(bits, static_cast<int>(index), high);
+  std::memcpy(out + count, &tail, sizeof(tail));
 }
 
 void SwiGluAvx2(const float* gate, const float* up, int64_t count, float* out) {

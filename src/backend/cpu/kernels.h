@@ -26,11 +26,13 @@ struct MultiplyArgs {
   int64_t k;             // columns of the weight
   const float* floats;   // kFloat: [columns][k] with stride `float_stride`
   int64_t float_stride;
-  const uint8_t* tiles;  // other inputs: the quantized columns of this group
-  int columns;           // at most kColumnGroup
-  float* out;            // [columns][16], stride `out_stride`
-  int64_t out_stride;    // floats
-  uint8_t* scratch;      // kMultiplyScratch bytes, 64-byte aligned
+  const uint8_t* tiles;     // other inputs: the quantized columns of this group
+  const Outlier* outliers;  // of int8 input: [columns][outliers_each]
+  int outliers_each;
+  int columns;         // at most kColumnGroup
+  float* out;          // [columns][16], stride `out_stride`
+  int64_t out_stride;  // floats
+  uint8_t* scratch;    // kMultiplyScratch bytes, 64-byte aligned
 };
 
 struct NormArgs {
@@ -42,7 +44,7 @@ struct NormArgs {
   float* out;  // [size]
 };
 
-// Stored type of K and V. kI8: elements, then a float that they are to be multiplied by.
+// Stored type of K and V. kI8: see int8_row.h.
 enum class KvType : uint8_t { kF32, kF16, kI8 };
 
 // Some queries of one sequence against all it may see, for one KV head and the query heads that share it.
@@ -78,15 +80,17 @@ constexpr int64_t PartialFloats(int64_t heads, int64_t head_dim) { return heads 
 struct Kernels {
   const char* name;                // "avx2", "plain"
   int tile_width[kNumInputKinds];  // columns of a tile of large groups, by InputKind
-  // Quantizes `width` columns of `k` floats into one tile.
-  void (*quantize_tile)(InputKind kind, const float* x, int64_t stride, int width, int64_t k, uint8_t* tile);
+  // Quantizes `width` columns of `k` floats into one tile; outliers: [width][OutliersOf(kind, k)].
+  void (*quantize_tile)(InputKind kind, const float* x, int64_t stride, int width, int64_t k, uint8_t* tile,
+                        Outlier* outliers);
   void (*multiply[kNumPackedKinds])(const MultiplyArgs& args);  // by PackedKind
   void (*norm)(const NormArgs& args);
   // Rotates `heads` heads at x; cosines and sines: [head_dim / 2].
   void (*rotate)(float* x, int heads, int head_dim, const float* cosines, const float* sines, bool interleaved);
   void (*store_half)(const float* x, int64_t count, uint16_t* out);
-  // A row of KvType::kI8; count is a multiple of 8.
+  // A row of V or K of KvType::kI8; count is a multiple of 8.
   void (*store_int8)(const float* x, int64_t count, uint8_t* out);
+  void (*store_int8_key)(const float* x, int64_t count, uint8_t* out);
   void (*attention)(const AttentionArgs& args);
   // All sections of one query, [sections][heads][head_dim + 2] → out [heads][head_dim]. Overwrites `partials`.
   void (*merge_sections)(float* partials, int sections, int heads, int head_dim, float* out);

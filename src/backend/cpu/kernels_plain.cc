@@ -6,13 +6,12 @@
 #include <cstring>
 
 #include "backend/cpu/float16.h"
+#include "backend/cpu/int8_row.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/plain.h"
 
 namespace baton::cpu {
 namespace {
-
-using plain::Exp;
 
 void Norm(const NormArgs& args) {
   if (args.delta != nullptr) {
@@ -57,6 +56,25 @@ void StoreInt8(const float* x, int64_t count, uint8_t* out) {
   std::memcpy(out + count, &scale, sizeof(scale));
 }
 
+void StoreInt8Key(const float* x, int64_t count, uint8_t* out) {
+  auto magnitude = [&](int64_t i) { return std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu; };
+  int64_t index = 0;
+  for (int64_t i = 1; i < count; ++i) index = magnitude(i) > magnitude(index) ? i : index;
+  uint32_t others = 0;
+  for (int64_t i = 0; i < count; ++i) others = i == index ? others : std::max(others, magnitude(i));
+  const uint32_t bits = KeyScaleBits(std::bit_cast<float>(magnitude(index)), std::bit_cast<float>(others));
+  const float scale = std::bit_cast<float>(bits);
+  const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
+  // Adding 1.5 × 2^23 rounds to the nearest integer, ties to even.
+  auto round = [&](int64_t i) { return std::bit_cast<int32_t>(x[i] * inverse + 12582912.0f) - 0x4b400000; };
+  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<uint8_t>(std::clamp(round(i), -127, 127));
+  const int q = std::clamp(round(index), -16256, 16256);
+  const int high = (q + 64) >> 7;
+  out[index] = static_cast<uint8_t>(q - 128 * high);
+  const uint32_t tail = KeyTail(bits, static_cast<int>(index), high);
+  std::memcpy(out + count, &tail, sizeof(tail));
+}
+
 void SwiGlu(const float* gate, const float* up, int64_t count, float* out) {
   for (int64_t i = 0; i < count; ++i) out[i] = gate[i] / (1.0f + Exp(-gate[i])) * up[i];
 }
@@ -76,6 +94,7 @@ const Kernels& PlainKernels() {
       Rotate,
       StoreHalf,
       StoreInt8,
+      StoreInt8Key,
       AttentionPlain,
       MergeSectionsPlain,
       SwiGlu,

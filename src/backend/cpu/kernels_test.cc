@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "backend/cpu/float16.h"
+#include "backend/cpu/int8_row.h"
 
 namespace baton::cpu {
 namespace {
@@ -129,6 +130,44 @@ TEST_P(KernelsTest, StoreInt8) {
   EXPECT_TRUE(std::isnan(scale));  // not lost
 }
 
+// What element i of a K row of KvType::kI8 means.
+double KeyElement(const uint8_t* row, int64_t size, int64_t i) {
+  uint32_t tail;
+  std::memcpy(&tail, row + size, 4);
+  const double scale = std::bit_cast<float>(tail << 16);
+  const int high = i == (tail >> 16 & 255) ? static_cast<int8_t>(tail >> 24) : 0;
+  return scale * (static_cast<int8_t>(row[i]) + 128 * high);
+}
+
+TEST_P(KernelsTest, StoreInt8KeyKeepsTheLargestApart) {
+  for (int64_t size : {8, 64, 104, 256}) {
+    for (float largest : {0.0f, 1.0f, 20.0f, 300.0f, 1e6f}) {
+      for (int64_t at : {int64_t{0}, size / 2 + 3, size - 1}) {
+        std::vector<float> x = Random(size);
+        float others = 0;
+        for (float& value : x) value = std::clamp(value, -0.9f, 0.9f);
+        x[at] = at % 2 == 0 ? largest : -largest;
+        for (int64_t i = 0; i < size; ++i) others = i == at ? others : std::max(others, std::fabs(x[i]));
+        std::vector<uint8_t> out(size + 5, 0x12);
+        GetParam()->store_int8_key(x.data(), size, out.data());
+        // BF16 rounds the scale up by at most 1/128.
+        const double step = std::max(others, largest / 128) / 127.0 * 1.008;
+        for (int64_t i = 0; i < size; ++i) {
+          ASSERT_NEAR(KeyElement(out.data(), size, i), x[i], 0.5001 * step) << size << " " << largest << " " << i;
+        }
+        EXPECT_EQ(out[size + 4], 0x12);
+      }
+    }
+  }
+  for (float bad : {NAN, INFINITY}) {
+    std::vector<float> x(8, 1.0f);
+    x[5] = bad;
+    uint8_t out[12];
+    GetParam()->store_int8_key(x.data(), 8, out);
+    EXPECT_FALSE(std::isfinite(KeyElement(out, 8, 5)));  // not lost
+  }
+}
+
 // One KV head's cache with its blocks scattered; whatever is not a token is NaN.
 struct Cache {
   Cache(int tokens, int dim, int block_size, KvType kv, std::mt19937& random)
@@ -146,6 +185,11 @@ struct Cache {
         if (kv == KvType::kI8) std::memcpy(row + dim, &scale, 4);
         for (int d = 0; d < dim; ++d)
           values[v].push_back(Put(std::normal_distribution<float>()(random), scale, d, row));
+        if (kv != KvType::kI8 || v == 1) continue;
+        const uint32_t tail =
+            KeyTail(std::bit_cast<uint32_t>(scale) & 0xffff0000u, token % dim, static_cast<int>(random() % 7) - 3);
+        std::memcpy(row + dim, &tail, 4);
+        for (int d = 0; d < dim; ++d) values[0][token * dim + d] = KeyElement(row, dim, d);
       }
     }
   }

@@ -34,6 +34,9 @@ void Multiplier::QuantizeInput(const Product& product, InputKind kind) {
   const int many = kernels_.tile_width[static_cast<int>(kind)];
   const int64_t k = product.weight->columns();
   const int64_t column_bytes = k / kQuantBlock * ColumnBlockBytes(kind);
+  std::vector<Outlier>& outliers = outliers_[static_cast<int>(kind)];
+  const int64_t each = OutliersOf(kind, k);
+  if (static_cast<int64_t>(outliers.size()) < product.tokens * each) outliers.resize(product.tokens * each);
   if (static_cast<int64_t>(tiles.size()) < product.tokens * column_bytes) tiles.resize(product.tokens * column_bytes);
   pool_.ParallelFor((product.tokens + kQuantizeColumns - 1) / kQuantizeColumns, [&](int64_t unit, int) {
     const int64_t begin = unit * kQuantizeColumns;
@@ -43,7 +46,7 @@ void Multiplier::QuantizeInput(const Product& product, InputKind kind) {
     for (int64_t column = begin; column < end;) {
       const int width = TileWidth(many, columns, static_cast<int>(column - group));
       kernels_.quantize_tile(kind, product.x + column * product.x_stride, product.x_stride, width, k,
-                             tiles.data() + column * column_bytes);
+                             tiles.data() + column * column_bytes, outliers.data() + column * each);
       column += width;
     }
   });
@@ -63,6 +66,8 @@ void Multiplier::MultiplyPanel(const Product& product, int64_t panel, int64_t fi
   args.floats = product.x + first_column * product.x_stride;
   args.float_stride = product.x_stride;
   args.tiles = input == InputKind::kFloat ? nullptr : tiles + first_column * column_bytes;
+  args.outliers_each = OutliersOf(input, args.k);
+  args.outliers = outliers_[static_cast<int>(input)].data() + first_column * args.outliers_each;
   args.columns = static_cast<int>(std::min<int64_t>(kColumnGroup, product.tokens - first_column));
   args.out = whole ? out : scratch.panel;
   args.out_stride = whole ? product.out_stride : kPanelRows;

@@ -36,6 +36,7 @@ class Multiplier {
   const Kernels& kernels_;
   ThreadPool& pool_;
   std::vector<uint8_t> tiles_[kNumInputKinds];  // by InputKind; kFloat has none
+  std::vector<Outlier> outliers_[kNumInputKinds];
   struct alignas(64) Scratch {
     uint8_t bytes[kMultiplyScratch];
     float panel[kColumnGroup * kPanelRows];  // a panel's outputs when they cannot be written in place

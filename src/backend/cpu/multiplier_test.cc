@@ -110,8 +110,25 @@ struct Matrix {
   std::vector<double> values;  // [rows][columns]
 };
 
-// What the kernels multiply by: the input itself, or its rounding to 8 bits (16 for 8-bit weights) in blocks of 32.
-std::vector<double> RoundInput(const Kernels& kernels, DType dtype, const std::vector<float>& x) {
+// The indices of a column that keep their value: in each 24 blocks, one for each six.
+std::vector<bool> OutliersIn(const float* x, int64_t columns) {
+  std::vector<bool> outlier(columns, false);
+  for (int64_t first = 0; first < columns; first += 24 * 32) {
+    const int64_t end = std::min<int64_t>(columns, first + 24 * 32);
+    for (int64_t count = ((end - first) / 32 + 5) / 6; count > 0; --count) {
+      int64_t most = -1;
+      for (int64_t i = first; i < end; ++i) {
+        if (!outlier[i] && (most < 0 || std::fabs(x[i]) > std::fabs(x[most]))) most = i;
+      }
+      outlier[most] = true;
+    }
+  }
+  return outlier;
+}
+
+// What the kernels multiply by: the input itself, or its rounding to 8 bits (16 for 8-bit weights) in blocks of 32,
+// outliers apart.
+std::vector<double> RoundInput(const Kernels& kernels, DType dtype, const std::vector<float>& x, int64_t columns) {
   std::vector<double> rounded(x.begin(), x.end());
   if (dtype == DType::kBF16 && std::string_view(kernels.name) == "avx512bf16") {
     for (double& value : rounded) {  // to nearest, ties to even
@@ -121,11 +138,16 @@ std::vector<double> RoundInput(const Kernels& kernels, DType dtype, const std::v
   }
   if (TraitsOf(dtype).block_elements == 1) return rounded;
   const float range = dtype == DType::kQ8_0 ? 32767.0f : 127.0f;
+  std::vector<bool> kept(x.size(), false);
+  for (size_t first = 0; first < x.size() && dtype != DType::kQ8_0; first += columns) {
+    const std::vector<bool> outliers = OutliersIn(x.data() + first, columns);
+    std::copy(outliers.begin(), outliers.end(), kept.begin() + static_cast<int64_t>(first));
+  }
   for (size_t block = 0; block < x.size(); block += 32) {
     float max = 0;
-    for (size_t i = block; i < block + 32; ++i) max = std::max(max, std::fabs(x[i]));
+    for (size_t i = block; i < block + 32; ++i) max = kept[i] ? max : std::max(max, std::fabs(x[i]));
     for (size_t i = block; i < block + 32; ++i) {
-      rounded[i] = max == 0 ? 0 : std::nearbyint(x[i] * (range / max)) * double{max / range};
+      if (!kept[i]) rounded[i] = max == 0 ? 0 : std::nearbyint(x[i] * (range / max)) * double{max / range};
     }
   }
   return rounded;
@@ -136,6 +158,7 @@ std::vector<float> RandomInput(int64_t size, uint32_t seed) {
   std::vector<float> x(size);
   for (float& value : x) value = std::normal_distribution<float>()(random);
   if (size > 64) std::fill_n(x.begin() + 32, 32, 0.0f);  // a block without a scale
+  for (int64_t i = 7; i < size; i += 91) x[i] *= 30;     // outliers
   return x;
 }
 
@@ -160,7 +183,7 @@ TEST_P(MultiplierTest, EqualsTheDefinition) {
       for (int64_t tokens : {1, 2, 3, 5, 8, 9, 14, 31, 300}) {
         if (tokens > 31 && rows > 16) continue;
         const std::vector<float> x = RandomInput(tokens * columns, 9);
-        const std::vector<double> rounded = RoundInput(*kernels, GetParam(), x);
+        const std::vector<double> rounded = RoundInput(*kernels, GetParam(), x, columns);
         std::vector<float> out(tokens * (rows + 3), NAN);
         multiplier.Multiply(*weight, x.data(), columns, tokens, out.data(), rows + 3);
         for (int64_t t = 0; t < tokens; ++t) {
@@ -250,7 +273,7 @@ TEST_P(MultiplierTest, StackedSourcesWithBias) {
     multiplier.Multiply(*weight, x.data(), kColumns, 3, out.data(), 42);
     int64_t offset = 0;
     for (const Matrix* matrix : {&first, &second, &third}) {
-      const std::vector<double> rounded = RoundInput(*kernels, matrix->view.dtype, x);
+      const std::vector<double> rounded = RoundInput(*kernels, matrix->view.dtype, x, kColumns);
       for (int64_t t = 0; t < 3; ++t) {
         for (int64_t row = 0; row < matrix->view.rows(); ++row) {
           double sum = matrix == &third ? bias.values[row] : 0;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "backend/cpu/avx512.h"
+#include "backend/cpu/multiply_many.h"
 
 namespace baton::cpu {
 namespace {
@@ -172,9 +173,8 @@ __attribute__((noinline)) void MultiplyUnpacked(const uint8_t* block, int64_t bl
 }
 
 template <typename F>
-void MultiplyMany(const MultiplyArgs& args) {
-  using Function = void (*)(const uint8_t*, int64_t, const uint8_t*, float*, int64_t, bool);
-  static constexpr Function kUnpacked[9] = {
+UnpackedProduct Unpacked() {
+  static constexpr UnpackedProduct::MultiplyTile kTiles[kAvx512Tile + 1] = {
       nullptr,
       MultiplyUnpacked<F, 1>,
       MultiplyUnpacked<F, 2>,
@@ -185,18 +185,32 @@ void MultiplyMany(const MultiplyArgs& args) {
       MultiplyUnpacked<F, 7>,
       MultiplyUnpacked<F, 8>,
   };
-  constexpr int kPanelBlocks = F::kBytes ? 16 : 24;  // unpacked at once: 15 to 18 KB
+  constexpr int kPanelBlocks = F::kBytes ? 16 : 24;  // 15 to 18 KB
   static_assert(kPanelBlocks * F::kUnpackedBytes <= kMultiplyScratch && kPanelBlocks % kHeaderBlocks == 0);
-  const int64_t blocks = args.k / kQuantBlock;
-  for (int64_t b = 0; b < blocks; b += kPanelBlocks) {
-    const int64_t count = blocks - b < kPanelBlocks ? blocks - b : kPanelBlocks;
-    Unpack<F>(args.panel + BlockOffset(F::kTraits, b) - F::kTraits.header_bytes, count, args.scratch);
-    int width;
-    for (int c = 0; c < args.columns; c += width) {
-      width = TileWidth(kAvx512Tile, args.columns, c);
-      kUnpacked[width](args.scratch, count, args.tiles + (c * blocks + b * width) * F::kColumnBytes,
-                       args.out + c * args.out_stride, args.out_stride, b == 0);
+  return {F::kTraits, kPanelBlocks, kAvx512Tile, Unpack<F>, kTiles};
+}
+
+// Adds what the outliers of int8 input give, after all blocks.
+template <typename F>
+__attribute__((noinline)) void AddOutliers(const MultiplyArgs& args) {
+  constexpr PackedTraits kTraits = F::kTraits;
+  const Outlier* outlier = args.outliers;
+  for (int c = 0; c < args.columns; ++c) {
+    float* out = args.out + c * args.out_stride;
+    __m512 sum = _mm512_loadu_ps(out);
+    for (int i = 0; i < args.outliers_each; ++i, ++outlier) {
+      const int b = outlier->column / kQuantBlock;
+      const int step = outlier->column % kQuantBlock / 4;
+      const uint8_t* block = args.panel + BlockOffset(kTraits, b);
+      const uint8_t* header =
+          args.panel + BlockOffset(kTraits, b / kHeaderBlocks * kHeaderBlocks) - kTraits.header_bytes;
+      const __m128i shift = _mm_cvtsi32_si128(outlier->column % 4 * 8);
+      const __m512i q = _mm512_and_si512(_mm512_srl_epi32(F::Rows(block, step), shift), _mm512_set1_epi32(255));
+      const __m512 scale = F::Scale(header, block, step / F::kPartSteps);
+      const __m512 weight = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(q), F::Minimum(header, block, scale));
+      sum = _mm512_fmadd_ps(weight, _mm512_set1_ps(outlier->value), sum);
     }
+    _mm512_storeu_ps(out, sum);
   }
 }
 
@@ -208,8 +222,8 @@ void MultiplyIntegers(const MultiplyArgs& args) {
       nullptr,           MultiplyFew<F, 1>, MultiplyFew<F, 2>, MultiplyFew<F, 3>, MultiplyFew<F, 4>,
       MultiplyFew<F, 5>, MultiplyFew<F, 6>, MultiplyFew<F, 7>, MultiplyFew<F, 8>,
   };
-  if (args.columns <= kMaxTileWidth) return kFew[args.columns](args);
-  MultiplyMany<F>(args);
+  args.columns <= kMaxTileWidth ? kFew[args.columns](args) : MultiplyMany(Unpacked<F>(), args);
+  if constexpr (!F::kBytes) AddOutliers<F>(args);
 }
 
 }  // namespace

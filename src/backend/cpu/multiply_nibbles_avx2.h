@@ -8,6 +8,7 @@
 #pragma once
 
 #include "backend/cpu/avx2.h"
+#include "backend/cpu/multiply_many.h"
 
 namespace baton::cpu {
 namespace {
@@ -293,22 +294,39 @@ __attribute__((noinline)) void MultiplyUnpacked(const uint8_t* block, int64_t bl
 }
 
 template <typename F>
-void MultiplyMany(const MultiplyArgs& args) {
-  using Function = void (*)(const uint8_t*, int64_t, const uint8_t*, float*, int64_t, bool);
-  static constexpr Function kUnpacked[5] = {nullptr, MultiplyUnpacked<F, 1>, MultiplyUnpacked<F, 2>,
-                                            MultiplyUnpacked<F, 3>, MultiplyUnpacked<F, 4>};
-  constexpr int kPanelBlocks = 24;  // unpacked at once: 15 to 18 KB
+UnpackedProduct Unpacked() {
+  static constexpr UnpackedProduct::MultiplyTile kTiles[kAvx2NibbleTile + 1] = {
+      nullptr, MultiplyUnpacked<F, 1>, MultiplyUnpacked<F, 2>, MultiplyUnpacked<F, 3>, MultiplyUnpacked<F, 4>};
+  constexpr int kPanelBlocks = 24;  // 15 to 18 KB
   static_assert(kPanelBlocks * F::kUnpackedBytes <= kMultiplyScratch && kPanelBlocks % kHeaderBlocks == 0);
-  const int64_t blocks = args.k / kQuantBlock;
-  for (int64_t b = 0; b < blocks; b += kPanelBlocks) {
-    const int64_t count = blocks - b < kPanelBlocks ? blocks - b : kPanelBlocks;
-    Unpack<F>(args.panel + BlockOffset(F::kTraits, b) - F::kTraits.header_bytes, count, args.scratch);
-    int width;
-    for (int c = 0; c < args.columns; c += width) {
-      width = TileWidth(kAvx2NibbleTile, args.columns, c);
-      kUnpacked[width](args.scratch, count, args.tiles + (c * blocks + b * width) * F::kColumnBytes,
-                       args.out + c * args.out_stride, args.out_stride, b == 0);
+  return {F::kTraits, kPanelBlocks, kAvx2NibbleTile, Unpack<F>, kTiles};
+}
+
+// Adds what the outliers give, after all blocks.
+template <typename F>
+__attribute__((noinline)) void AddOutliers(const MultiplyArgs& args) {
+  constexpr PackedTraits kTraits = F::kTraits;
+  const Outlier* outlier = args.outliers;
+  for (int c = 0; c < args.columns; ++c) {
+    float* out = args.out + c * args.out_stride;
+    __m256 sums[2] = {_mm256_loadu_ps(out), _mm256_loadu_ps(out + 8)};
+    for (int i = 0; i < args.outliers_each; ++i, ++outlier) {
+      const int b = outlier->column / kQuantBlock;
+      const int step = outlier->column % kQuantBlock / 4;
+      const uint8_t* block = args.panel + BlockOffset(kTraits, b);
+      const uint8_t* header =
+          args.panel + BlockOffset(kTraits, b / kHeaderBlocks * kHeaderBlocks) - kTraits.header_bytes;
+      const __m128i shift = _mm_cvtsi32_si128(outlier->column % 4 * 8);
+      const __m256 value = _mm256_broadcast_ss(&outlier->value);
+      for (int half = 0; half < 2; ++half) {
+        const __m256i q = _mm256_and_si256(_mm256_srl_epi32(F::Rows(block, step, half), shift), _mm256_set1_epi32(255));
+        const __m256 scale = F::Scale(header, block, step / F::kPartSteps, half);
+        const __m256 weight = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(q), F::Minimum(header, block, scale, half));
+        sums[half] = _mm256_fmadd_ps(weight, value, sums[half]);
+      }
     }
+    _mm256_storeu_ps(out, sums[0]);
+    _mm256_storeu_ps(out + 8, sums[1]);
   }
 }
 
@@ -320,8 +338,8 @@ void MultiplyNibbles(const MultiplyArgs& args) {
       nullptr,           MultiplyOne<F>,    MultiplyFew<F, 2>, MultiplyFew<F, 3>, MultiplyFew<F, 4>,
       MultiplyFew<F, 5>, MultiplyFew<F, 6>, MultiplyFew<F, 7>, MultiplyFew<F, 8>,
   };
-  if (args.columns <= kMaxTileWidth) return kFew[args.columns](args);
-  MultiplyMany<F>(args);
+  args.columns <= kMaxTileWidth ? kFew[args.columns](args) : MultiplyMany(Unpacked<F>(), args);
+  AddOutliers<F>(args);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "backend/cpu/float16.h"
 #include "backend/cpu/plain.h"
+#include "backend/cpu/take_outliers.h"
 
 namespace baton::cpu {
 namespace {
@@ -21,11 +22,15 @@ struct QuantizedBlock {
   int sums[2];  // of the first 16, and of the others
 };
 
-QuantizedBlock Quantize(const float* x, float range) {
-  // Of the bits: NaN is larger than anything, so it survives as the scale.
+// Of the bits: NaN is larger than anything, so it survives as the scale.
+uint32_t LargestOfBlock(const float* x) {
   uint32_t largest = 0;
   for (int i = 0; i < kQuantBlock; ++i) largest = std::max(largest, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
-  const float max = std::bit_cast<float>(largest);
+  return largest;
+}
+
+QuantizedBlock Quantize(const float* x, float range) {
+  const float max = std::bit_cast<float>(LargestOfBlock(x));
   QuantizedBlock block;
   block.scale = max / range;
   const float inverse = max > 0 ? range / max : 0.0f;
@@ -105,6 +110,17 @@ void PartSums(const UnpackedBlock& block, int first, const uint8_t* column, int 
   for (int row = 0; row < kPanelRows; ++row) {
     const int16_t* four = lanes[row / 8] + row % 8 * 4;
     sums[row] = four[0] + four[1] + four[2] + four[3];
+  }
+}
+
+void AddOutliers(PackedKind kind, const MultiplyArgs& args) {
+  const Outlier* outlier = args.outliers;
+  for (int c = 0; c < args.columns; ++c) {
+    for (int i = 0; i < args.outliers_each; ++i, ++outlier) {
+      float weights[kPanelRows];
+      DequantizePanelColumn(kind, args.panel, outlier->column, weights);
+      for (int row = 0; row < kPanelRows; ++row) args.out[c * args.out_stride + row] += weights[row] * outlier->value;
+    }
   }
 }
 
@@ -202,27 +218,43 @@ void MultiplyNumbers(const MultiplyArgs& args) {
   }
 }
 
+// One block of a column into its tile.
+void PutBlock(InputKind kind, const float* x, int width, int c, uint8_t* tile) {
+  float* scales = reinterpret_cast<float*>(tile + width * ColumnValueBytes(kind));
+  const QuantizedBlock block = Quantize(x, InputRange(kind));
+  if (kind == InputKind::kInt16) {
+    for (int i = 0; i < 16; ++i) std::memcpy(tile + (i * width + c) * 4, block.q + i * 2, 4);
+  } else {
+    for (int k = 0; k < kQuantBlock; ++k) {
+      tile[(k / 4 * width + c) * 4 + k % 4] = static_cast<uint8_t>(block.q[k]);
+    }
+  }
+  scales[c] = block.scale;
+  if (kind == InputKind::kInt8Halves) {
+    scales[width + c] = block.scale * static_cast<float>(block.sums[0]);
+    scales[2 * width + c] = block.scale * static_cast<float>(block.sums[1]);
+  } else {
+    scales[width + c] = block.scale * static_cast<float>(block.sums[0] + block.sums[1]);
+  }
+}
+
 }  // namespace
 
-void QuantizeTilePlain(InputKind kind, const float* x, int64_t stride, int width, int64_t k, uint8_t* tile) {
-  for (int64_t b = 0; b < k / kQuantBlock; ++b, tile += width * ColumnBlockBytes(kind)) {
-    float* scales = reinterpret_cast<float*>(tile + width * ColumnValueBytes(kind));
-    for (int c = 0; c < width; ++c) {
-      const QuantizedBlock block = Quantize(x + c * stride + b * kQuantBlock, InputRange(kind));
-      if (kind == InputKind::kInt16) {
-        for (int i = 0; i < 16; ++i) std::memcpy(tile + (i * width + c) * 4, block.q + i * 2, 4);
-      } else {
-        for (int k = 0; k < kQuantBlock; ++k) {
-          tile[(k / 4 * width + c) * 4 + k % 4] = static_cast<uint8_t>(block.q[k]);
-        }
+void QuantizeTilePlain(InputKind kind, const float* x, int64_t stride, int width, int64_t k, uint8_t* tile,
+                       Outlier* outliers) {
+  const int64_t blocks = k / kQuantBlock;
+  const int64_t block_bytes = width * ColumnBlockBytes(kind);
+  for (int c = 0; c < width; ++c, x += stride) {
+    float group[kOutlierGroup * kQuantBlock];
+    for (int64_t first = 0; first < blocks; first += kOutlierGroup) {
+      const int count = static_cast<int>(std::min<int64_t>(blocks - first, kOutlierGroup));
+      std::copy_n(x + first * kQuantBlock, count * kQuantBlock, group);
+      if (OutliersOf(kind, k) > 0) {
+        TakeOutliers(group, count, first * kQuantBlock, LargestOfBlock, outliers);
+        outliers += OutliersOfGroup(count);
       }
-      scales[c] = block.scale;
-      if (kind == InputKind::kInt8Halves) {
-        scales[width + c] = block.scale * static_cast<float>(block.sums[0]);
-        scales[2 * width + c] = block.scale * static_cast<float>(block.sums[1]);
-      } else {
-        scales[width + c] = block.scale * static_cast<float>(block.sums[0] + block.sums[1]);
-      }
+      for (int b = 0; b < count; ++b)
+        PutBlock(kind, group + b * kQuantBlock, width, c, tile + (first + b) * block_bytes);
     }
   }
 }
@@ -235,6 +267,7 @@ void MultiplyPlain(const MultiplyArgs& args) {
     MultiplyBytes(args);
   } else {
     MultiplyNibbles<kKind>(args);
+    AddOutliers(kKind, args);
   }
 }
 

@@ -1,6 +1,7 @@
 // Products of 8-bit weights with int16 input: vpmaddwd is exact, and 32 products fit 32 bits. Float sums follow the
 // blocks of k in order in every variant below.
 #include "backend/cpu/avx2.h"
+#include "backend/cpu/multiply_many.h"
 
 namespace baton::cpu {
 namespace {
@@ -109,9 +110,8 @@ void Unpack(const uint8_t* block, int64_t blocks, uint8_t* out) {
   }
 }
 
-using TileFunction = void (*)(const uint8_t*, int64_t, const uint8_t*, float*, int64_t, bool);
 template <bool kUnpacked>
-constexpr TileFunction kTileFunctions[9] = {
+constexpr UnpackedProduct::MultiplyTile kTileFunctions[9] = {
     nullptr,
     MultiplyTile<kUnpacked, 1>,
     MultiplyTile<kUnpacked, 2>,
@@ -129,16 +129,7 @@ void Multiply(const MultiplyArgs& args) {
   if (args.columns <= 8) {
     return kTileFunctions<false>[args.columns](args.panel, blocks, args.tiles, args.out, args.out_stride, true);
   }
-  for (int64_t b = 0; b < blocks; b += kPanelBlocks) {
-    const int64_t count = blocks - b < kPanelBlocks ? blocks - b : kPanelBlocks;
-    Unpack(args.panel + b * kBlockBytes, count, args.scratch);
-    int width;
-    for (int c = 0; c < args.columns; c += width) {
-      width = TileWidth(kMaxTileWidth, args.columns, c);
-      kTileFunctions<true>[width](args.scratch, count, args.tiles + (c * blocks + b * width) * kColumnBytes,
-                                  args.out + c * args.out_stride, args.out_stride, b == 0);
-    }
-  }
+  MultiplyMany({TraitsOf(PackedKind::kQ8), kPanelBlocks, kMaxTileWidth, Unpack, kTileFunctions<true>}, args);
 }
 
 }  // namespace

@@ -19,29 +19,38 @@ uint16_t LoadHalf(const uint8_t* data) {
 
 bool HasMinimum(PackedKind kind) { return kind == PackedKind::kQ4Min || kind == PackedKind::kQ5Min; }
 
-// 16 rows × 32 columns of q → the block's weights.
+uint32_t LoadFour(const uint8_t* data) {
+  uint32_t word;
+  std::memcpy(&word, data, 4);
+  return word;
+}
+void OrFour(uint8_t* data, uint32_t word) {
+  word |= LoadFour(data);
+  std::memcpy(data, &word, 4);
+}
+
+// 16 rows × 32 columns of q → the block's weights, four columns of a row at a time: loading a model waits for this.
 void PutNibbles(const QuantBlock* rows, int bits, uint8_t* out) {
   for (int step = 0; step < kSteps; ++step) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const int k = step * 4 + lane % 4;
-      const int low = rows[lane / 4].q[k];
-      const int high = rows[lane / 4 + 8].q[k];
-      out[step * kLanes + lane] = static_cast<uint8_t>((low & 15) | (high & 15) << 4);
+    for (int row = 0; row < kPanelRows / 2; ++row) {
+      const uint32_t low = LoadFour(rows[row].q + step * 4);
+      const uint32_t high = LoadFour(rows[row + 8].q + step * 4);
+      OrFour(out + step * kLanes + row * 4, (low & 0x0f0f0f0f) | (high & 0x0f0f0f0f) << 4);
       if (bits == 5) {
-        uint8_t* fifth = out + 256 + lane;
-        fifth[0] = static_cast<uint8_t>(fifth[0] | (low >> 4) << step);
-        fifth[kLanes] = static_cast<uint8_t>(fifth[kLanes] | (high >> 4) << step);
+        uint8_t* fifth = out + 256 + row * 4;
+        OrFour(fifth, (low >> 4 & 0x01010101) << step);
+        OrFour(fifth + kLanes, (high >> 4 & 0x01010101) << step);
       } else if (bits == 6) {
-        uint8_t* pair = out + 256 + step / 4 * 2 * kLanes + lane;
-        pair[0] = static_cast<uint8_t>(pair[0] | (low >> 4) << (step % 4 * 2));
-        pair[kLanes] = static_cast<uint8_t>(pair[kLanes] | (high >> 4) << (step % 4 * 2));
+        uint8_t* pair = out + 256 + step / 4 * 2 * kLanes + row * 4;
+        OrFour(pair, (low >> 4 & 0x03030303) << (step % 4 * 2));
+        OrFour(pair + kLanes, (high >> 4 & 0x03030303) << (step % 4 * 2));
       }
     }
   }
 }
 void PutBytes(const QuantBlock* rows, uint8_t* out) {
-  for (int k = 0; k < kQuantBlock; ++k) {
-    for (int row = 0; row < kPanelRows; ++row) out[(k / 2) * 32 + row * 2 + k % 2] = rows[row].q[k];
+  for (int row = 0; row < kPanelRows; ++row) {
+    for (int k = 0; k < kQuantBlock; k += 2) std::memcpy(out + k * kPanelRows + row * 2, rows[row].q + k, 2);
   }
 }
 
@@ -152,6 +161,19 @@ void PackPanel(DType dtype, std::span<const SourceRow, kPanelRows> rows, int64_t
     uint8_t* header = panel + BlockOffset(traits, b / kHeaderBlocks * kHeaderBlocks) - traits.header_bytes;
     traits.bits == 8 ? PutBytes(blocks, out) : PutNibbles(blocks, traits.bits, out);
     PutScales(kind, blocks, header, out + traits.weight_bytes);
+  }
+}
+
+void DequantizePanelColumn(PackedKind kind, const uint8_t* panel, int64_t k, float* out) {
+  const PackedTraits traits = TraitsOf(kind);
+  const int64_t b = k / kQuantBlock;
+  const int in_block = static_cast<int>(k % kQuantBlock);
+  const uint8_t* block = panel + BlockOffset(traits, b);
+  const uint8_t* header = panel + BlockOffset(traits, b / kHeaderBlocks * kHeaderBlocks) - traits.header_bytes;
+  for (int row = 0; row < kPanelRows; ++row) {
+    const auto [scale, minimum] =
+        ScaleOf(kind, header, block + traits.weight_bytes, row, in_block / (kQuantBlock / traits.parts));
+    out[row] = scale * static_cast<float>(WeightOf(traits.bits, block, row, in_block)) + minimum;
   }
 }
 

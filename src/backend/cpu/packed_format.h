@@ -92,6 +92,8 @@ struct SourceRow {
 };
 // Packs 16 rows of `columns` weights of `dtype` into `panel` (PanelBytes).
 void PackPanel(DType dtype, std::span<const SourceRow, kPanelRows> rows, int64_t columns, uint8_t* panel);
+// The 16 weights of column `k` of a panel of a block type, as floats.
+void DequantizePanelColumn(PackedKind kind, const uint8_t* panel, int64_t k, float* out);
 // Writes row `row` of a panel as floats.
 void DequantizePanelRow(PackedKind kind, const uint8_t* panel, int row, int64_t columns, float* out);
 

@@ -4,25 +4,20 @@
 namespace baton::cpu {
 namespace {
 
-constexpr int kSums = 8;  // independent, so that none waits for its own latency
+constexpr int kSums = 12;  // independent, so that none waits for its own latency
 constexpr int kLoops = 4000;
 
 int64_t RunInt8() {
   volatile int sink;
   __m256i sums[kSums];
-  for (int i = 0; i < kSums; ++i) sums[i] = _mm256_set1_epi32(i);
+  for (int i = 0; i < kSums; ++i) sums[i] = _mm256_set1_epi16(static_cast<int16_t>(i));
   __m256i weights = _mm256_set1_epi8(7);
-  __m256i activations = _mm256_set1_epi8(-3);
-  const __m256i ones = _mm256_set1_epi16(1);
+  const __m256i activations = _mm256_set1_epi8(-3);
   for (int loop = 0; loop < kLoops; ++loop) {
-    BATON_PIN(weights);
-    BATON_PIN(activations);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int i = 0; i < kSums; ++i) {
-      __m256i pairs = _mm256_maddubs_epi16(weights, activations);
-      BATON_PIN(pairs);  // the same product every time: it is not to be computed once
-      sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(pairs, ones));
-      BATON_PIN(weights);
+      BATON_PIN(weights);  // the same product every time: it is not to be computed once
+      sums[i] = _mm256_add_epi16(sums[i], _mm256_maddubs_epi16(weights, activations));
     }
   }
   for (const __m256i& sum : sums) sink = _mm256_extract_epi32(sum, 0);
@@ -32,19 +27,18 @@ int64_t RunInt8() {
 
 int64_t RunFloat() {
   volatile float sink;
-  constexpr int kFloatSums = 12;
-  __m256 sums[kFloatSums];
-  for (int i = 0; i < kFloatSums; ++i) sums[i] = _mm256_set1_ps(static_cast<float>(i));
+  __m256 sums[kSums];
+  for (int i = 0; i < kSums; ++i) sums[i] = _mm256_set1_ps(static_cast<float>(i));
   __m256 a = _mm256_set1_ps(0.5f);
   const __m256 b = _mm256_set1_ps(0.25f);
   for (int loop = 0; loop < kLoops; ++loop) {
     BATON_PIN(a);
 #pragma GCC unroll 12
-    for (int i = 0; i < kFloatSums; ++i) sums[i] = _mm256_fmadd_ps(a, b, sums[i]);
+    for (int i = 0; i < kSums; ++i) sums[i] = _mm256_fmadd_ps(a, b, sums[i]);
   }
   for (const __m256& sum : sums) sink = _mm256_cvtss_f32(sum);
   (void)sink;
-  return int64_t{2} * 8 * kFloatSums * kLoops;
+  return int64_t{2} * 8 * kSums * kLoops;
 }
 
 }  // namespace

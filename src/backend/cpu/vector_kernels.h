@@ -10,12 +10,14 @@ namespace baton::cpu {
 
 inline constexpr int kAvx2NibbleTile = 4;  // columns × 16 rows of sums fill the registers
 
-void QuantizeTileAvx2(InputKind kind, const float* x, int64_t stride, int width, int64_t k, uint8_t* tile);
+void QuantizeTileAvx2(InputKind kind, const float* x, int64_t stride, int width, int64_t k, uint8_t* tile,
+                      Outlier* outliers);
 void NormAvx2(const NormArgs& args);
 void RotateAvx2(float* x, int heads, int head_dim, const float* cosines, const float* sines, bool interleaved);
 void StoreHalfAvx2(const float* x, int64_t count, uint16_t* out);
 void SwiGluAvx2(const float* gate, const float* up, int64_t count, float* out);
 void StoreInt8Avx2(const float* x, int64_t count, uint8_t* out);
+void StoreInt8KeyAvx2(const float* x, int64_t count, uint8_t* out);
 void AttentionAvx2(const AttentionArgs& args);
 void MergeSectionsAvx2(float* partials, int sections, int heads, int dim, float* out);
 void MultiplyF32Avx2(const MultiplyArgs& args);

@@ -6,13 +6,15 @@
 // everything that changes from step to step lies in StepTables.
 #include <algorithm>
 #include <array>
-#include <chrono>
+#include <deque>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/cuda/captured_step.h"
 #include "backend/cuda/gemm.h"
 #include "backend/cuda/operation.h"
 #include "backend/cuda/step_executor.h"
@@ -31,13 +33,25 @@ struct StepGraph {
   std::vector<Operation> operations;
   int32_t generation = 0;
   int64_t seen = 0;
-  cudaGraphExec_t executable = nullptr;
+  CapturedStep captured;
+};
+
+// What is needed of a step when it has ended.
+struct StepInFlight {
+  struct Item {
+    int32_t result = -1;  // -1: samples nothing
+    bool logprobs = false;
+    int32_t scores = 0;  // prompt log-probabilities
+  };
+  int64_t number = 0;
+  std::vector<Item> items;
+  std::vector<SampledToken> scores;
+  StepProfile profile{};
 };
 
 class CudaBackend : public Backend {
  public:
   explicit CudaBackend(const CudaOptions& options) : options_(options) {}
-  ~CudaBackend() override;
   absl::Status Open();
 
   const BackendInfo& info() const override { return info_; }
@@ -69,7 +83,8 @@ class CudaBackend : public Backend {
     return Add({.type = Operation::Type::kLogits, .linear = &AsLinear(head), .vector = &AsVector(norm)});
   }
   absl::StatusOr<void*> RecordEvent() override;
-  absl::StatusOr<StepOutput> EndStep() override;
+  absl::Status EndStep() override;
+  absl::StatusOr<StepOutput> CollectStep() override;
   absl::Status CopyBlock(BlockId from, BlockId to) override;
 
  private:
@@ -82,10 +97,13 @@ class CudaBackend : public Backend {
   absl::Status MarkBegin(bool captured = false);
   absl::Status Flush();  // runs everything whose successor is known
   absl::Status RunGraph();
-  absl::Status Capture(bool profile, cudaGraphExec_t& executable);
+  absl::StatusOr<CapturedStep> Capture(bool profile);
   absl::Status RunProfiled();
-  absl::StatusOr<double> IdleTime() const;
-  absl::Status CollectResults(StepOutput& output);
+  void NoteItems(const Batch& batch);
+  absl::StatusOr<double> IdleTime(int64_t step) const;
+  absl::Status CollectResults(StepInFlight& step, StepOutput& output) const;
+  cudaEvent_t Begin(int64_t step) const { return step_begin_[step % step_begin_.size()].get(); }
+  cudaEvent_t End(int64_t step) const { return step_end_[step % step_end_.size()].get(); }
 
   const CudaOptions options_;
   BackendInfo info_;
@@ -99,41 +117,37 @@ class CudaBackend : public Backend {
   KvLayout kv_;
   std::unique_ptr<StepExecutor> executor_;  // from Start on
   std::vector<CudaEvent> events_;
-  std::array<CudaEvent, 2> step_end_;  // of this step and the one before
-  CudaEvent step_begin_;
-  int64_t steps_ = 0;
-  std::map<int32_t, StepGraph> graphs_;  // by decode rows
+  std::array<CudaEvent, 3> step_begin_, step_end_;  // of two steps in flight and the one before them
+  int64_t steps_ = 0;                               // that were enqueued
+  std::map<int32_t, StepGraph> graphs_;             // by decode rows
+  std::deque<StepInFlight> in_flight_;
 
-  // ---- of the current step ----
-  const Batch* batch_ = nullptr;
-  std::chrono::steady_clock::time_point begin_;
+  // ---- of the step that is being enqueued ----
   StepPlan plan_;
+  StepInFlight next_;
+  bool profile_ = false;
   bool deferred_ = false;  // the whole step waits for EndStep
   std::vector<Operation> operations_;
   size_t done_ = 0;  // of operations_
   size_t next_event_ = 0;
 };
 
-CudaBackend::~CudaBackend() {
-  for (auto& [rows, graph] : graphs_) {
-    if (graph.executable != nullptr) cudaGraphExecDestroy(graph.executable);
-  }
-}
-
 absl::Status CudaBackend::Open() {
   BATON_ASSIGN_OR_RETURN(device_, SelectCudaDevice(options_.device));
   BATON_ASSIGN_OR_RETURN(stream_, CudaStream::Create());
   BATON_ASSIGN_OR_RETURN(gemm_, Gemm::Create(stream()));
-  BATON_ASSIGN_OR_RETURN(step_begin_, CudaEvent::Create(true));
-  for (CudaEvent& event : step_end_) {
-    BATON_ASSIGN_OR_RETURN(event, CudaEvent::Create(true));
+  for (std::array<CudaEvent, 3>* events : {&step_begin_, &step_end_}) {
+    for (CudaEvent& event : *events) {
+      BATON_ASSIGN_OR_RETURN(event, CudaEvent::Create(true));
+    }
   }
   info_ = {.name = "cuda",
            .device = Cat(device_.name, ", ", device_.memory_bytes >> 30, " GiB",
                          options_.deterministic ? ", deterministic" : ""),
            .instruction_set = options_.deterministic ? "sm_90a,deterministic" : "sm_90a",
            .default_block_size = kBlockTokens,
-           .default_kv_dtype = DType::kF8E4M3};
+           .default_kv_dtype = DType::kF8E4M3,
+           .steps_in_flight = 2};
   return absl::OkStatus();
 }
 
@@ -216,9 +230,15 @@ absl::Status CudaBackend::Start(const ModelShape& shape, const KvLayout& kv, int
 // ---- one step ----
 
 absl::Status CudaBackend::BeginStep(const Batch& batch) {
-  begin_ = std::chrono::steady_clock::now();
-  batch_ = &batch;
-  plan_ = BuildStepPlan(batch, executor_->plan_limits(), shape_.end_tokens);
+  const int slot = static_cast<int>(steps_ % 2);
+  std::vector<int32_t> before;
+  if (!in_flight_.empty()) {
+    for (const StepInFlight::Item& item : in_flight_.back().items) before.push_back(item.result);
+  }
+  plan_ = BuildStepPlan(batch, executor_->plan_limits(), shape_.end_tokens,
+                        {.first = executor_->FirstResult(slot), .before = before});
+  profile_ = batch.profile;
+  NoteItems(batch);
   operations_.clear();
   done_ = 0;
   next_event_ = 0;
@@ -227,15 +247,26 @@ absl::Status CudaBackend::BeginStep(const Batch& batch) {
                      plan_.samples.size() == plan_.rows.size();
   if (graph) PadDecodeRows(*std::ranges::lower_bound(kGraphRows, real_rows), plan_);
   deferred_ = graph || batch.profile;
-  BATON_RETURN_IF_ERROR(executor_->Begin(&plan_));
+  BATON_RETURN_IF_ERROR(executor_->Begin(&plan_, slot));
   return deferred_ ? absl::OkStatus() : MarkBegin();
+}
+
+void CudaBackend::NoteItems(const Batch& batch) {
+  next_ = {.number = steps_, .items = {}, .scores = {}};
+  int32_t result = plan_.first_result;
+  for (const BatchItem& item : batch.items) {
+    StepInFlight::Item& noted = next_.items.emplace_back();
+    if (item.sample) noted = {.result = result++, .logprobs = item.sampling->top_logprobs >= 0};
+    if (!item.prompt_logprobs) continue;
+    noted.scores = std::max(0, std::min(item.start + item.count, item.prompt_length - 1) - item.start);
+  }
 }
 
 // Where the device begins to compute; inside of a capture it becomes the graph's first node.
 absl::Status CudaBackend::MarkBegin(bool captured) {
-  return CudaStatus(cudaEventRecordWithFlags(step_begin_.get(), stream(),
-                                             captured ? cudaEventRecordExternal : cudaEventRecordDefault),
-                    "marking a step");
+  return CudaStatus(
+      cudaEventRecordWithFlags(Begin(steps_), stream(), captured ? cudaEventRecordExternal : cudaEventRecordDefault),
+      "marking a step");
 }
 
 absl::Status CudaBackend::Add(const Operation& operation) {
@@ -263,7 +294,7 @@ absl::StatusOr<void*> CudaBackend::RecordEvent() {
 }
 
 // Captures the operations that are left, with the profiler's events among them when asked.
-absl::Status CudaBackend::Capture(bool profile, cudaGraphExec_t& executable) {
+absl::StatusOr<CapturedStep> CudaBackend::Capture(bool profile) {
   cudaGraph_t captured = nullptr;
   BATON_RETURN_IF_CUDA_ERROR(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal));
   absl::Status status = MarkBegin(/*captured=*/true);
@@ -271,10 +302,11 @@ absl::Status CudaBackend::Capture(bool profile, cudaGraphExec_t& executable) {
   if (status.ok()) status = Flush();
   if (status.ok() && profile) status = executor_->profiler().Finish();
   BATON_RETURN_IF_CUDA_ERROR(cudaStreamEndCapture(stream(), &captured));
-  BATON_RETURN_IF_ERROR(status);
-  const cudaError_t error = cudaGraphInstantiate(&executable, captured, 0);
-  cudaGraphDestroy(captured);
-  return CudaStatus(error, "making a graph of a step");
+  if (!status.ok()) {
+    cudaGraphDestroy(captured);
+    return status;
+  }
+  return CapturedStep::Make(captured);
 }
 
 // The first step of a kind runs as it is (libraries load their kernels then), the second is captured.
@@ -289,63 +321,58 @@ absl::Status CudaBackend::RunGraph() {
     return Flush();
   }
   if (graph.seen == 2 || graph.generation != executor_->generation()) {
-    if (graph.executable != nullptr) cudaGraphExecDestroy(std::exchange(graph.executable, nullptr));
-    BATON_RETURN_IF_ERROR(Capture(/*profile=*/false, graph.executable));
+    BATON_ASSIGN_OR_RETURN(graph.captured, Capture(/*profile=*/false));
     graph.generation = executor_->generation();
   }
-  return CudaStatus(cudaGraphLaunch(graph.executable, stream()), "launching a graph of a step");
+  return graph.captured.Launch(Begin(steps_), stream());
 }
 
 // A graph of its own with an event at every change of family.
 absl::Status CudaBackend::RunProfiled() {
   if (!plan_.scored.empty()) return InvalidArgument("a step with prompt log-probabilities cannot be profiled");
-  cudaGraphExec_t executable = nullptr;
-  BATON_RETURN_IF_ERROR(Capture(/*profile=*/true, executable));
-  absl::Status status = CudaStatus(cudaGraphLaunch(executable, stream()), "launching a profiled step");
-  if (status.ok()) status = stream_.Synchronize();
-  cudaGraphExecDestroy(executable);
-  return status;
+  BATON_ASSIGN_OR_RETURN(const CapturedStep captured, Capture(/*profile=*/true));
+  BATON_RETURN_IF_ERROR(captured.Launch(Begin(steps_), stream()));
+  BATON_RETURN_IF_ERROR(stream_.Synchronize());
+  BATON_ASSIGN_OR_RETURN(next_.profile, executor_->profiler().Collect());
+  return absl::OkStatus();
 }
 
 // Microseconds of the device between the end of the step before and the beginning of this one.
-absl::StatusOr<double> CudaBackend::IdleTime() const {
-  if (steps_ == 0) return 0.0;
+absl::StatusOr<double> CudaBackend::IdleTime(int64_t step) const {
+  if (step == 0) return 0.0;
   float milliseconds = 0;
-  BATON_RETURN_IF_CUDA_ERROR(cudaEventElapsedTime(&milliseconds, step_end_[(steps_ - 1) % 2].get(), step_begin_.get()));
+  BATON_RETURN_IF_CUDA_ERROR(cudaEventElapsedTime(&milliseconds, End(step - 1), Begin(step)));
   return 1e3 * milliseconds;
 }
 
-absl::Status CudaBackend::CollectResults(StepOutput& output) {
-  int64_t sample = 0;
-  size_t score = 0;
-  for (const BatchItem& item : batch_->items) {
+absl::Status CudaBackend::CollectResults(StepInFlight& step, StepOutput& output) const {
+  auto score = step.scores.begin();
+  for (const StepInFlight::Item& item : step.items) {
     StepOutput::Item& out = output.items.emplace_back();
-    if (item.sample) {
-      BATON_RETURN_IF_ERROR(executor_->CollectSample(sample++, item.sampling->top_logprobs >= 0, out.sampled));
-    }
-    if (!item.prompt_logprobs) continue;
-    const int32_t end = std::min(item.start + item.count, item.prompt_length - 1);
-    for (int32_t position = item.start; position < end; ++position) {
-      out.prompt_logprobs.push_back(std::move(executor_->scores()[score++]));
-    }
+    if (item.result >= 0) BATON_RETURN_IF_ERROR(executor_->CollectSample(item.result, item.logprobs, out.sampled));
+    out.prompt_logprobs.assign(std::make_move_iterator(score), std::make_move_iterator(score + item.scores));
+    score += item.scores;
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<StepOutput> CudaBackend::EndStep() {
-  BATON_RETURN_IF_ERROR(batch_->profile ? RunProfiled() : deferred_ ? RunGraph() : Flush());
-  BATON_RETURN_IF_CUDA_ERROR(cudaEventRecord(step_end_[steps_ % 2].get(), stream()));
-  BATON_RETURN_IF_ERROR(stream_.Synchronize());
-  StepOutput output;
-  BATON_ASSIGN_OR_RETURN(output.idle_us, IdleTime());
+absl::Status CudaBackend::EndStep() {
+  BATON_RETURN_IF_ERROR(profile_ ? RunProfiled() : deferred_ ? RunGraph() : Flush());
+  BATON_RETURN_IF_CUDA_ERROR(cudaEventRecord(End(steps_), stream()));
+  next_.scores = executor_->TakeScores();
+  in_flight_.push_back(std::move(next_));
   ++steps_;
-  BATON_RETURN_IF_ERROR(CollectResults(output));
-  if (batch_->profile) {
-    BATON_ASSIGN_OR_RETURN(output.profile, executor_->profiler().Collect());
-  }
-  batch_ = nullptr;
-  const auto duration = std::chrono::steady_clock::now() - begin_;
-  output.duration_us = std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StepOutput> CudaBackend::CollectStep() {
+  if (in_flight_.empty()) return FailedPrecondition("no step is in flight");
+  StepInFlight step = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  BATON_RETURN_IF_CUDA_ERROR(cudaEventSynchronize(End(step.number)));
+  StepOutput output{.items = {}, .profile = step.profile};
+  BATON_ASSIGN_OR_RETURN(output.idle_us, IdleTime(step.number));
+  BATON_RETURN_IF_ERROR(CollectResults(step, output));
   return output;
 }
 

@@ -47,7 +47,7 @@ struct KvCacheView {
 
 // ---- rows ----
 struct RowInfo {
-  int32_t token;
+  int32_t token;     // before LaunchLoadTables also TokenOfResult
   int32_t position;  // in its sequence; -1: a row of padding
   int32_t block;     // the KV block of that position
 };
@@ -247,6 +247,7 @@ struct SampleRow {
   int32_t top_k;              // 0: off
   int32_t top_logprobs;       // -1: none
   int32_t change_begin, change_count;
+  int32_t first_result;  // of the step: row i's result is results[first_result + i]
 };
 struct SampleResult {
   int32_t token;
@@ -260,9 +261,31 @@ struct SampleArgs {
   const float* logits;  // [rows][vocabulary]
   const SampleRow* rows;
   const LogitChange* changes;  // tokens are unique within a row
-  SampleResult* results;       // [count], may be pinned host memory
+  SampleResult* results;       // [first_result + count], may be pinned host memory
   int32_t count, vocabulary;
 };
 cudaError_t LaunchSample(const SampleArgs& args, cudaStream_t stream);
+
+// ---- tables ----
+// A token that stands in results[i] when the step begins, and how to say so in place of the token.
+constexpr int32_t TokenOfResult(int32_t i) { return -1 - i; }
+constexpr int32_t ResultOfToken(int32_t token) { return -1 - token; }
+
+struct TableCopy {
+  const uint4* from;  // pinned host memory
+  uint4* to;
+  int32_t pieces;  // of 16 bytes
+};
+struct LoadTablesArgs {
+  static constexpr int kMostTables = 11;
+  TableCopy tables[kMostTables];
+  int32_t table_count;
+  const RowInfo* host_rows;  // [row_count], pinned
+  RowInfo* rows;             // [row_count]
+  int32_t row_count;
+  const SampleResult* results;  // of the step before
+};
+// Waits for the end of everything before it in the stream, and does not let its successor start early.
+cudaError_t LaunchLoadTables(const LoadTablesArgs& args, cudaStream_t stream);
 
 }  // namespace baton::cuda

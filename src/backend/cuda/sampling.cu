@@ -188,7 +188,7 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(const SampleArgs args,
 #pragma unroll 8
   for (int i = threadIdx.x; i < slice.size(); i += kThreads) slice_logits[i] = __ldcs(logits + slice.begin + i);
   __syncthreads();
-  SampleOne(slice, args, row, logits, args.results[blockIdx.y]);
+  SampleOne(slice, args, row, logits, args.results[row.first_result + blockIdx.y]);
   ClusterSync();  // nobody leaves while another reads its memory
 }
 

@@ -43,7 +43,8 @@ absl::Status StepExecutor::Allocate() {
                                              .max_score_rows = activations_.logit_rows,
                                              .max_jobs = options_.deterministic ? jobs : 0}));
   BATON_RETURN_IF_ERROR(options_.deterministic ? AllocateInvariantAttention() : AllocateAttention());
-  const int64_t results = std::max(activations_.logit_rows, kGraphRows.back()) * int64_t{sizeof(SampleResult)};
+  results_each_ = std::max(activations_.logit_rows, kGraphRows.back());
+  const int64_t results = 2 * results_each_ * int64_t{sizeof(SampleResult)};
   BATON_ASSIGN_OR_RETURN(sample_results_, CudaMemory::Allocate(Kind::kPinned, results, "sampled tokens"));
   return absl::OkStatus();
 }
@@ -92,11 +93,11 @@ absl::Status StepExecutor::MakeRotaryTable() {
 
 // ---- one step ----
 
-absl::Status StepExecutor::Begin(StepPlan* plan) {
+absl::Status StepExecutor::Begin(StepPlan* plan, int slot) {
   plan_ = plan;
   scores_.clear();
   delta_scales_ = {};
-  return tables_.Upload(*plan_, stream_);
+  return tables_.Upload(*plan_, sample_results_.as<SampleResult>(), slot, stream_);
 }
 
 absl::Status StepExecutor::Run(const Operation& operation, const Operation* next) {
@@ -331,7 +332,7 @@ absl::Status StepExecutor::RunScores(const Operation& operation) {
     BATON_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream_), "scoring a prompt"));
     for (int32_t i = 0; i < count; ++i) {
       SampledToken score;
-      BATON_RETURN_IF_ERROR(CollectSample(i, true, score));
+      BATON_RETURN_IF_ERROR(CollectSample(plan_->first_result + i, true, score));
       scores_.push_back(std::move(score));
     }
   }

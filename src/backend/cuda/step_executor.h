@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "backend/backend.h"
@@ -41,13 +42,17 @@ class StepExecutor {
   int32_t generation() const { return tables_.generation(); }
   StepProfiler& profiler() { return profiler_; }
 
-  // Uploads the tables of `plan`, which Run refers to until the next Begin.
-  absl::Status Begin(StepPlan* plan);
+  // Results of steps that take turns on `slot` 0 and 1 begin here.
+  int32_t FirstResult(int slot) const { return slot * results_each_; }
+  // Uploads the tables of `plan`, which Run refers to until the next Begin. The step before may still run, if it has
+  // the other slot.
+  absl::Status Begin(StepPlan* plan, int slot);
   // Enqueues an operation; `next` is the one after it, if there is one.
   absl::Status Run(const Operation& operation, const Operation* next);
-  // After the stream was synchronized: the i-th sampled token, and the prompt log-probabilities in order.
+  // When the step has ended: what its row left as result `i` (see ResultPlaces).
   absl::Status CollectSample(int64_t i, bool wants_logprobs, SampledToken& sampled) const;
-  std::vector<SampledToken>& scores() { return scores_; }
+  // When the step was enqueued: its prompt log-probabilities in order.
+  std::vector<SampledToken> TakeScores() { return std::move(scores_); }
 
  private:
   StepExecutor(Options options, Gemm* gemm, cudaStream_t stream)
@@ -81,6 +86,7 @@ class StepExecutor {
   StepPlanLimits plan_limits_;
   CudaMemory pool_, rotary_, scratch_, attention_workspace_, sample_results_;
   int64_t attention_counters_at_ = 0;
+  int32_t results_each_ = 0;  // of a slot
   KvCacheView cache_;
   Activations activations_;
   StepTables tables_;

@@ -10,14 +10,19 @@ namespace {
 
 constexpr float kGreedyTemperature = 1e-5f;  // as backend/sampler.cc
 
-void AddRows(const BatchItem& item, StepPlan& plan) {
+void AddRows(const BatchItem& item, const ResultPlaces& places, StepPlan& plan) {
+  if (item.sampled_by >= 0) {  // a decode row whose token the step before samples
+    plan.rows.push_back(
+        {TokenOfResult(places.before[item.sampled_by]), item.start, item.block_table[item.start / kBlockTokens]});
+    return;
+  }
   for (int32_t position = item.start; position < item.start + item.count; ++position) {
     plan.rows.push_back({item.tokens[position], position, item.block_table[position / kBlockTokens]});
   }
 }
 
-void AddDecode(const BatchItem& item, StepPlan& plan) {
-  AddRows(item, plan);
+void AddDecode(const BatchItem& item, const ResultPlaces& places, StepPlan& plan) {
+  AddRows(item, places, plan);
   const int32_t length = item.start + 1;
   plan.length.push_back(length);
   plan.table_offset.push_back(static_cast<int32_t>(plan.block_table.size()));
@@ -28,10 +33,11 @@ void AddDecode(const BatchItem& item, StepPlan& plan) {
 }
 
 // An item's rows as jobs. One row over a long context is shared out while there is room for its parts.
-void AddJobs(const BatchItem& item, const StepPlanLimits& limits, int32_t& parts_used, StepPlan& plan) {
+void AddJobs(const BatchItem& item, const StepPlanLimits& limits, const ResultPlaces& places, int32_t& parts_used,
+             StepPlan& plan) {
   const auto first_row = static_cast<int32_t>(plan.rows.size());
   const auto table_offset = static_cast<int32_t>(plan.block_table.size());
-  AddRows(item, plan);
+  AddRows(item, places, plan);
   const int32_t blocks = (item.start + item.count + kBlockTokens - 1) / kBlockTokens;
   plan.block_table.insert(plan.block_table.end(), item.block_table.begin(), item.block_table.begin() + blocks);
   for (int32_t done = 0; done < item.count; done += kQueryGroup) {
@@ -54,14 +60,15 @@ void AddJobs(const BatchItem& item, const StepPlanLimits& limits, int32_t& parts
 }
 
 // Decode rows first, as for the kernels that tell the two apart; returns each item's first row.
-std::vector<int32_t> AddInvariantItems(const Batch& batch, const StepPlanLimits& limits, StepPlan& plan) {
+std::vector<int32_t> AddInvariantItems(const Batch& batch, const StepPlanLimits& limits, const ResultPlaces& places,
+                                       StepPlan& plan) {
   std::vector<int32_t> first_row(batch.items.size());
   int32_t parts_used = 0;
   for (const bool decode : {true, false}) {
     for (size_t i = 0; i < batch.items.size(); ++i) {
       if ((batch.items[i].count == 1) != decode) continue;
       first_row[i] = static_cast<int32_t>(plan.rows.size());
-      AddJobs(batch.items[i], limits, parts_used, plan);
+      AddJobs(batch.items[i], limits, places, parts_used, plan);
       if (decode) ++plan.decode_rows;
     }
   }
@@ -75,7 +82,8 @@ std::vector<int32_t> AddInvariantItems(const Batch& batch, const StepPlanLimits&
   return first_row;
 }
 
-void AddPrefill(const BatchItem& item, const StepPlanLimits& limits, int32_t& tiles_used, StepPlan& plan) {
+void AddPrefill(const BatchItem& item, const StepPlanLimits& limits, const ResultPlaces& places, int32_t& tiles_used,
+                StepPlan& plan) {
   const int32_t end = item.start + item.count;
   const int32_t tiles = (end + kBlockTokens - 1) / kBlockTokens;
   if (plan.groups.empty() || tiles_used + tiles > limits.scratch_tiles) {
@@ -97,13 +105,15 @@ void AddPrefill(const BatchItem& item, const StepPlanLimits& limits, int32_t& ti
   }
   group.gather_count += tiles;
   tiles_used += tiles;
-  AddRows(item, plan);
+  AddRows(item, places, plan);
 }
 
 // What the item's parameters change in the logits, one entry a token.
 void AddChanges(const BatchItem& item, std::span<const TokenId> end_tokens, int32_t vocabulary, StepPlan& plan) {
   const SamplingParams& params = *item.sampling;
-  const std::span<const TokenId> tokens = item.tokens.first(item.start + item.count);
+  const int64_t length = int64_t{item.start} + item.count;
+  // With a token that is not known there are no penalties (engine/check_batch.h), and nothing else asks for tokens.
+  const std::span<const TokenId> tokens = item.tokens.first(item.sampled_by >= 0 ? length - 1 : length);
   std::unordered_map<TokenId, LogitChange> changes;
   auto change_of = [&](TokenId token) -> LogitChange* {
     if (token < 0 || token >= vocabulary) return nullptr;
@@ -112,7 +122,7 @@ void AddChanges(const BatchItem& item, std::span<const TokenId> end_tokens, int3
   for (const auto& [token, bias] : params.logit_bias) {
     if (LogitChange* change = change_of(token)) change->bias += bias;
   }
-  if (static_cast<int64_t>(tokens.size()) - item.prompt_length < params.min_tokens) {
+  if (length - item.prompt_length < params.min_tokens) {
     auto mask = [&](std::span<const TokenId> masked) {
       for (TokenId token : masked) {
         if (LogitChange* change = change_of(token)) change->bias = -std::numeric_limits<float>::infinity();
@@ -152,6 +162,7 @@ void AddSample(const BatchItem& item, int32_t last_row, std::span<const TokenId>
   row.min_p = params.min_p;
   row.top_k = params.top_k;
   row.top_logprobs = std::min(params.top_logprobs, kMaxTopLogprobs);
+  row.first_result = plan.first_result;
   row.change_begin = static_cast<int32_t>(plan.changes.size());
   AddChanges(item, end_tokens, vocabulary, plan);
   row.change_count = static_cast<int32_t>(plan.changes.size()) - row.change_begin;
@@ -166,24 +177,26 @@ void AddScores(const BatchItem& item, int32_t first_row, StepPlan& plan) {
     SampleRow row{};
     row.target = item.tokens[position + 1];
     row.top_logprobs = top;
+    row.first_result = plan.first_result;
     plan.scored_rows.push_back(first_row + position - item.start);
     plan.scored.push_back(row);
   }
 }
 
 // Sequences of decode attention and tiles of prefill attention; returns each item's first row.
-std::vector<int32_t> AddItems(const Batch& batch, const StepPlanLimits& limits, StepPlan& plan) {
+std::vector<int32_t> AddItems(const Batch& batch, const StepPlanLimits& limits, const ResultPlaces& places,
+                              StepPlan& plan) {
   std::vector<int32_t> first_row(batch.items.size());
   for (size_t i = 0; i < batch.items.size(); ++i) {
     if (batch.items[i].count != 1) continue;
     first_row[i] = static_cast<int32_t>(plan.rows.size());
-    AddDecode(batch.items[i], plan);
+    AddDecode(batch.items[i], places, plan);
   }
   int32_t tiles_used = 0;
   for (size_t i = 0; i < batch.items.size(); ++i) {
     if (batch.items[i].count == 1) continue;
     first_row[i] = static_cast<int32_t>(plan.rows.size());
-    AddPrefill(batch.items[i], limits, tiles_used, plan);
+    AddPrefill(batch.items[i], limits, places, tiles_used, plan);
   }
   for (const StepPlan::Group& group : plan.groups) {  // long tiles first, so that no long one starts last
     const auto begin = plan.query_tiles.begin() + group.query_begin;
@@ -196,11 +209,13 @@ std::vector<int32_t> AddItems(const Batch& batch, const StepPlanLimits& limits, 
 
 }  // namespace
 
-StepPlan BuildStepPlan(const Batch& batch, const StepPlanLimits& limits, std::span<const TokenId> end_tokens) {
+StepPlan BuildStepPlan(const Batch& batch, const StepPlanLimits& limits, std::span<const TokenId> end_tokens,
+                       const ResultPlaces& places) {
   StepPlan plan;
+  plan.first_result = places.first;
   plan.unit_prefix.push_back(0);
   const std::vector<int32_t> first_row =
-      limits.invariant ? AddInvariantItems(batch, limits, plan) : AddItems(batch, limits, plan);
+      limits.invariant ? AddInvariantItems(batch, limits, places, plan) : AddItems(batch, limits, places, plan);
   for (size_t i = 0; i < batch.items.size(); ++i) {
     const BatchItem& item = batch.items[i];
     if (item.sample) AddSample(item, first_row[i] + item.count - 1, end_tokens, limits.vocabulary, plan);
@@ -220,6 +235,7 @@ void PadDecodeRows(int32_t rows, StepPlan& plan) {
     row.target = -1;
     row.top_p = 1.0f;
     row.top_logprobs = -1;
+    row.first_result = plan.first_result;
     plan.sample_rows.push_back(plan.decode_rows);
     plan.samples.push_back(row);
     ++plan.decode_rows;

@@ -39,6 +39,7 @@ struct StepPlan {
   std::vector<LogitChange> changes;
   std::vector<int32_t> scored_rows;
   std::vector<SampleRow> scored;  // logits_row is set by the caller, chunk by chunk
+  int32_t first_result = 0;       // of samples and of each chunk of scored
 
   bool decode_only() const { return decode_rows == static_cast<int32_t>(rows.size()); }
 };
@@ -50,7 +51,14 @@ struct StepPlanLimits {
   int32_t parts = 0;          // sections of decode rows that other jobs may do
 };
 
-StepPlan BuildStepPlan(const Batch& batch, const StepPlanLimits& limits, std::span<const TokenId> end_tokens);
+// Where results of sampling are, in memory that steps take turns on.
+struct ResultPlaces {
+  int32_t first = 0;                // of this step
+  std::span<const int32_t> before;  // [items of the step before]: each one's sampled token
+};
+
+StepPlan BuildStepPlan(const Batch& batch, const StepPlanLimits& limits, std::span<const TokenId> end_tokens,
+                       const ResultPlaces& places = {});
 
 // Adds rows of padding until there are `rows` decode rows, each with a sample entry. For decode-only plans.
 void PadDecodeRows(int32_t rows, StepPlan& plan);

@@ -47,6 +47,29 @@ TEST_F(StepPlanTest, DecodeRowsComeFirstAndSamplesKeepTheOrderOfItems) {
   EXPECT_EQ(plan.sample_rows, (std::vector<int32_t>{200, 0, 205}));
 }
 
+TEST_F(StepPlanTest, TokensOfTheStepInFlightAreNamedByTheirResult) {
+  Batch batch;
+  batch.items = {Item(300, 1), Item(301, 1)};
+  batch.items[0].sampled_by = 2;
+  batch.items[0].tokens = batch.items[0].tokens.first(300);
+  sampling_.min_tokens = 1;
+  batch.items[0].prompt_length = 300;  // the token that nobody knows is the first that was generated
+  const std::vector<int32_t> before = {64, -1, 65};
+  const std::vector<TokenId> end_tokens = {9};
+  const StepPlan plan = BuildStepPlan(batch, {4096, 64}, end_tokens, {.first = 128, .before = before});
+  ASSERT_EQ(plan.rows.size(), 2u);
+  EXPECT_LT(plan.rows[0].token, 0);
+  EXPECT_EQ(ResultOfToken(plan.rows[0].token), 65);
+  EXPECT_EQ(plan.rows[0].position, 300);
+  EXPECT_EQ(plan.rows[0].block, 9);
+  EXPECT_EQ(plan.rows[1].token, 401);
+  ASSERT_EQ(plan.samples.size(), 2u);
+  for (const SampleRow& row : plan.samples) EXPECT_EQ(row.first_result, 128);
+  EXPECT_EQ(plan.samples[0].position, 301u);
+  EXPECT_EQ(plan.samples[0].change_count, 0) << "one token was generated: the end is not masked any more";
+  EXPECT_EQ(plan.samples[1].change_count, 1);
+}
+
 TEST_F(StepPlanTest, PrefillTilesCoverEveryRowOnceLongestFirst) {
   Batch batch;
   batch.items = {Item(0, 300), Item(1000, 130)};

@@ -1,8 +1,9 @@
-// A StepPlan's tables on the device, at addresses that stay: a CUDA graph keeps reading the same ones.
+// A StepPlan's tables on the device, at addresses that stay: a CUDA graph keeps reading the same ones. Steps take turns
+// on two slots of host memory, so that one step's tables may be written while the step before waits for its own.
 //
-// Threading: one thread; Upload may only be called when the previous step has ended. Ownership: holds all of its
-// memory. Errors: ResourceExhausted. Limits: a step with more logit changes than ever before moves the tables; see
-// `generation`.
+// Threading: one thread; Upload may only be called when the step before the previous one has ended. Ownership: holds
+// all of its memory. Errors: ResourceExhausted. Limits: a step with more logit changes than ever before moves the
+// tables; see `generation`.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +25,8 @@ class StepTables {
   };
   static absl::StatusOr<StepTables> Create(const Sizes& sizes);
 
-  absl::Status Upload(const StepPlan& plan, cudaStream_t stream);
+  // `results`: where the step before leaves what it samples; `slot`: 0 or 1.
+  absl::Status Upload(const StepPlan& plan, const SampleResult* results, int slot, cudaStream_t stream);
   // Rows and samples of one chunk of prompt log-probabilities; waits for the stream first.
   absl::Status UploadScores(std::span<const int32_t> rows, std::span<const SampleRow> samples, cudaStream_t stream);
 
@@ -56,14 +58,17 @@ class StepTables {
     return reinterpret_cast<T*>(device_.data() + region.offset);
   }
   Region Reserve(int64_t bytes);
+  absl::Status Stage(const Region& region, const void* data, int64_t bytes, LoadTablesArgs& args);
+  absl::Status StageChanges(const StepPlan& plan, LoadTablesArgs& args, cudaStream_t stream);
   absl::Status Copy(const Region& region, const void* data, int64_t bytes, cudaStream_t stream);
   absl::Status ReserveChanges(int64_t count);
+  uint8_t* Host(const Region& region) const { return host_.data() + slot_ * used_ + region.offset; }
 
-  int64_t used_ = 0;
+  int64_t used_ = 0;  // bytes of a slot
+  int slot_ = 0;
   int32_t generation_ = 0;
   CudaMemory host_, device_;
   CudaMemory host_changes_, changes_;
-  // The first ones are adjacent and small: a decode step copies them at once.
   Region length_, table_offset_, unit_prefix_, job_count_, sample_rows_, samples_;
   Region rows_, block_table_, gather_tiles_, query_tiles_, jobs_, score_rows_, score_samples_;
 };
