@@ -5,11 +5,11 @@
 #include <deque>
 #include <functional>
 #include <limits>
-#include <queue>
 #include <utility>
 
 #include "base/log.h"
 #include "kv/block_pool.h"
+#include "planner/virtual_time.h"
 #include "router/routing_state.h"
 #include "scheduler/scheduler.h"
 
@@ -42,28 +42,14 @@ class ClusterSimulation::State {
     results_.resize(requests.size());
     for (size_t i = 0; i < requests.size(); ++i) {
       streams_[i].request = std::move(requests[i]);
-      if (options_.users == 0) At(streams_[i].request.arrival_ms, [this, i] { Arrive(i); });
+      if (options_.users == 0) time_.At(streams_[i].request.arrival_ms, [this, i] { Arrive(i); });
     }
     for (; next_user_request_ < static_cast<size_t>(options_.users); ++next_user_request_) ArriveNext();
-    while (!events_.empty()) {
-      Event event = std::move(const_cast<Event&>(events_.top()));
-      events_.pop();
-      now_ms_ = event.at_ms;
-      event.action();
-    }
+    time_.Run();
     return std::move(results_);
   }
 
  private:
-  struct Event {
-    double at_ms;
-    uint64_t order;
-    std::function<void()> action;
-    bool operator<(const Event& other) const {
-      return std::pair(at_ms, order) > std::pair(other.at_ms, other.order);  // the earliest on top
-    }
-  };
-
   struct Node;
   // One step at a time, whoever of its workers makes it.
   struct SharedEngine {
@@ -98,9 +84,6 @@ class ClusterSimulation::State {
     double first_ms = 0;
     double last_ms = 0;
   };
-
-  void At(double at_ms, std::function<void()> action) { events_.push({at_ms, next_order_++, std::move(action)}); }
-  void After(double delay_ms, std::function<void()> action) { At(now_ms_ + delay_ms, std::move(action)); }
 
   void AddWorker(const SimulatedWorkerOptions& options) {
     const std::shared_ptr<SharedEngine> engine = EngineOf(options);
@@ -145,7 +128,7 @@ class ClusterSimulation::State {
 
   void ArriveNext() {
     const size_t i = next_arrival_++;
-    if (i < streams_.size()) After(0, [this, i] { Arrive(i); });
+    if (i < streams_.size()) time_.After(0, [this, i] { Arrive(i); });
   }
 
   RouteRequest RouteFor(const Stream& stream) const {
@@ -158,7 +141,7 @@ class ClusterSimulation::State {
   void Arrive(size_t i) {
     Stream& stream = streams_[i];
     RequestResult& result = results_[i];
-    result.arrival_ms = now_ms_;
+    result.arrival_ms = time_.now_ms();
     result.prompt_tokens = static_cast<int32_t>(stream.request.prompt.size());
     if (options_.prefix_caching) {
       stream.blocks = HashBlocks(RootHash(kSecret, kFingerprint, ""), stream.request.prompt, options_.block_size);
@@ -179,7 +162,7 @@ class ClusterSimulation::State {
     stream.placement = routing_.Dispatched(chosen, RouteFor(stream));
     stream.remote = chosen.prefill.has_value();
     result.prefilled_remotely = stream.remote;
-    After(options_.message_ms, [this, i] { Start(i); });
+    time_.After(options_.message_ms, [this, i] { Start(i); });
   }
 
   // Of the prompt, that the worker's cache holds or that it is computing; the last token is always computed.
@@ -222,7 +205,7 @@ class ClusterSimulation::State {
       if (!idle && decode.scheduler->ExpectedFreeBlocks() - decode.promised_blocks < needed) return;
       decode.wait_for_room.pop_front();
       decode.promised_blocks += needed;
-      After(options_.message_ms, [this, i] {
+      time_.After(options_.message_ms, [this, i] {
         Node& prefill = NodeOf(streams_[i].placement.prefill);
         if (!prefill.scheduler->Add({i + 1}, ToRequest(i), SequenceKind::kPrefillOnly).ok()) return Refuse(i);
         Kick(prefill);
@@ -256,7 +239,7 @@ class ClusterSimulation::State {
     const double bytes = static_cast<double>(stream.missing_tokens * decode.options->gpu.kv_bytes_per_token);
     const double speed = PathSpeed(*decode.options, *NodeOf(stream.placement.prefill).options);
     const double copy_ms = kExposedTransferShare * bytes / (speed * 1e6);
-    After(copy_ms + options_.message_ms, [this, i] {
+    time_.After(copy_ms + options_.message_ms, [this, i] {
       Stream& stream = streams_[i];
       Node& prefill = NodeOf(stream.placement.prefill);
       Node& decode = NodeOf(stream.placement.decode);
@@ -272,21 +255,21 @@ class ClusterSimulation::State {
     Stream& stream = streams_[i];
     RequestResult& result = results_[i];
     if (stream.tokens == 0) {
-      stream.first_ms = now_ms_;
-      result.ttft_ms = now_ms_ - result.arrival_ms;
+      stream.first_ms = time_.now_ms();
+      result.ttft_ms = time_.now_ms() - result.arrival_ms;
       routing_.FirstToken(stream.placement, RouteFor(stream));
     } else {
-      result.gap_ms_max = std::max(result.gap_ms_max, now_ms_ - stream.last_ms);
+      result.gap_ms_max = std::max(result.gap_ms_max, time_.now_ms() - stream.last_ms);
     }
-    stream.last_ms = now_ms_;
+    stream.last_ms = time_.now_ms();
     stream.tokens += 1;
     if (!last) return;
-    if (stream.tokens > 1) result.tpot_ms = (now_ms_ - stream.first_ms) / (stream.tokens - 1);
+    if (stream.tokens > 1) result.tpot_ms = (time_.now_ms() - stream.first_ms) / (stream.tokens - 1);
     Finish(i);
   }
 
   void Finish(size_t i) {
-    results_[i].end_ms = now_ms_;
+    results_[i].end_ms = time_.now_ms();
     routing_.Ended(streams_[i].placement, RouteFor(streams_[i]));
     streams_[i].blocks = {};
     streams_[i].request.prompt = {};
@@ -301,8 +284,8 @@ class ClusterSimulation::State {
     if (plan->batch.items.empty()) return;
     node.engine->busy = true;
     NoteStarted(*plan);
-    After(node.options->gpu.StepUs(ShapeOf(*plan)) / 1e3,
-          [this, &node, plan, began = now_ms_] { EndStep(node, *plan, now_ms_ - began); });
+    time_.After(node.options->gpu.StepUs(ShapeOf(*plan)) / 1e3,
+                [this, &node, plan, began = time_.now_ms()] { EndStep(node, *plan, time_.now_ms() - began); });
   }
 
   // D reserves when P has started.
@@ -312,7 +295,7 @@ class ClusterSimulation::State {
       const size_t i = plan.batch.items[k].sequence.value - 1;
       if (std::exchange(streams_[i].started, true)) continue;
       results_[i].cached_tokens = plan.batch.items[k].start;
-      After(options_.message_ms, [this, i] {
+      time_.After(options_.message_ms, [this, i] {
         Node& decode = NodeOf(streams_[i].placement.decode);
         decode.wait_for_reservation.push_back(i);
         Reserve(decode);
@@ -352,7 +335,7 @@ class ClusterSimulation::State {
     Stream& stream = streams_[i];
     if (event.first && !stream.remote) results_[i].cached_tokens = event.cached_tokens;
     const bool last = event.finish != FinishReason::kNone;
-    After(options_.message_ms, [this, i, last] { Deliver(i, last); });
+    time_.After(options_.message_ms, [this, i, last] { Deliver(i, last); });
     if (last && event.first && stream.remote) {
       stream.ended = true;
       if (stream.reserved) {
@@ -368,18 +351,18 @@ class ClusterSimulation::State {
   void Publish(Node& node) {
     auto batch = std::make_shared<CacheEventBatch>(node.pool->TakeEvents());
     if (!batch->changes.empty() || batch->snapshot_needed) {
-      After(options_.message_ms, [this, &node, batch] {
+      time_.After(options_.message_ms, [this, &node, batch] {
         if (batch->snapshot_needed || routing_.index().Apply(node.id, batch->first, batch->changes)) {
           const CacheSnapshot snapshot = node.pool->Snapshot();
           routing_.index().ApplySnapshot(node.id, snapshot.sequence, snapshot.blocks, true, true);
         }
       });
     }
-    if (now_ms_ - node.status_at_ms >= options_.status_ms) Report(node);
+    if (time_.now_ms() - node.status_at_ms >= options_.status_ms) Report(node);
   }
 
   void Report(Node& node) {
-    node.status_at_ms = now_ms_;
+    node.status_at_ms = time_.now_ms();
     WorkerView& view = *routing_.Find(node.id);
     const BlockPoolStats blocks = node.pool->Stats();
     view.context_tokens = int64_t{blocks.used} * options_.block_size;
@@ -392,11 +375,9 @@ class ClusterSimulation::State {
   std::vector<std::unique_ptr<Node>> nodes_;  // [worker id − 1]
   std::vector<Stream> streams_;
   std::vector<RequestResult> results_;
-  std::priority_queue<Event> events_;
-  uint64_t next_order_ = 0;
+  VirtualTime time_;
   size_t next_arrival_ = 0;
   size_t next_user_request_ = 0;
-  double now_ms_ = 0;
 };
 
 ClusterSimulation::ClusterSimulation(const ClusterSimulationOptions& options)
