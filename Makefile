@@ -69,9 +69,10 @@ fuzz: | setup  ## each fuzz target for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh
 
 .PHONY: chaos
-chaos: build model venv  ## serve while workers are killed and stopped at random (minutes)
+chaos: build model venv  ## serve while workers are killed, stopped, overloaded, or do not answer (minutes)
 	@$(PYTHON) tests/chaos.py --requests 10000
 	@$(PYTHON) tests/chaos.py --requests 500 --model $(BATON_MODEL) --prefill 2 --decode 2
+	@for what in overload cancel peers; do $(PYTHON) tests/faults.py $$what || exit 1; done
 
 gpu-test:  ## on a GPU machine, from `make package`'s archive or a build: kernels and the engine on the GPU
 	@scripts/gpu.sh test

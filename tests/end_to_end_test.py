@@ -208,7 +208,7 @@ def test_metrics_have_vllms_names_and_batons_own(road):
                  "vllm:num_preemptions", "vllm:time_to_first_token_seconds", "vllm:inter_token_latency_seconds",
                  "vllm:e2e_request_latency_seconds", "vllm:request_queue_time_seconds", "vllm:request_prefill_time_seconds",
                  "vllm:request_decode_time_seconds", "baton_handoffs", "baton_handoff_bytes", "baton_path_gigabytes_per_second",
-                 "baton_route_decisions"]:
+                 "baton_route_decisions", "baton_kv_blocks_verified", "baton_kv_verify_failures"]:
         assert name in families, name
     assert sum(sample.value for sample in families["baton_handoffs"].samples if sample.name.endswith("_total")) >= 1
 
@@ -334,11 +334,12 @@ def test_a_port_in_use_says_so(build_dir, road):
     (["serve", "--sim", "instant", "--isolate", "--share-process"], "--share-process"),
     (["serve", "--sim", "instant", "--gpus", "0,1"], "2 GPUs for 1 workers"),
     (["serve", "no/such/model.gguf"], "no/such/model.gguf"),
-    (["serve", "--sim", "instant", "--decode", "1x4"], "tensor-parallel size 4"),
+    (["serve", "no/such/model.gguf", "--decode", "1x4"], "tensor-parallel size 4"),
     (["serve", "--sim", "instant", "--decode", "four"], "WORKERSxSIZE"),
     (["serve", "--sim", "instant", "--prefill", "1x1"], "prefill workers alone"),
     (["serve", "--sim", "warp=9"], "--sim"),
     (["serve", "--sim", "instant", "--no-such-flag"], "--no-such-flag"),
+    (["serve", "--sim", "instant", "--on-frontend-death", "dance"], "--on-frontend-death"),
     (["dance"], "dance"),
 ])
 def test_mistakes_on_the_command_line_are_explained(build_dir, arguments, words):

@@ -2,16 +2,18 @@
 and nobody is killed for being slow."""
 import concurrent.futures
 import contextlib
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
-from serving import serving
+from serving import Server, serving
 
 STREAMS = 6
 POISON = 31999  # a token on which a simulated engine crashes, hangs or fails when it is told to
@@ -246,6 +248,79 @@ def test_a_step_loop_that_hangs_is_shown_and_its_worker_started_again(build_dir,
         server.wait_until(lambda: server.request("GET", "/health")[0] == 200)
         assert "SimEngine" in server.output()  # where it hung
         server.wait_nothing_left(5)
+
+
+def test_only_the_batch_of_the_step_that_died_is_suspected(build_dir, tmp_path):
+    """One sequence runs at a time; those that wait behind the deadly one have seen two deaths, and none of their doing."""
+    requests = [body(i, prompt_tokens=60, max_tokens=40) for i in range(STREAMS)]
+    deadly = {**body(99), "prompt": [5] * 40 + [POISON] + [6] * 40}
+    with serving(build_dir, ["--sim", f"step_us=10000,crash_token={POISON}", "--hybrid", "1x1", "--max-num-seqs", "1"], tmp_path) as server:
+        expected, _ = run_streams(server, requests)
+        answers = []
+
+        def poison():
+            time.sleep(0.2)
+            answers.append(server.request("POST", "/v1/completions", deadly, {"x-request-id": "the-deadly-one"}))
+        tokens, _ = run_streams(server, requests, poison)
+        assert tokens == expected
+        assert answers[0][0] == 500 and "the-deadly-one" in answers[0][1]["error"]["message"]
+        suspected = re.findall(r"request (\S+) was there when workers died", server.output())
+        assert len(suspected) == 1 and suspected[0].startswith("the-deadly-one"), suspected
+
+
+# ---- the front end's death ----
+
+
+def open_stream(server, fields):
+    """A connection on which a stream has begun."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    data = json.dumps({**fields, "stream": True}).encode()
+    connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" %
+                       len(data) + data)
+    assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    return connection
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_workers_free_everything_when_the_front_end_dies_and_wait_for_the_next(build_dir, tmp_path, signal_number):
+    """In decoding, in a long prefill, and waiting. A frozen one is noticed by its heart-beats, and killed."""
+    shared_before = set(os.listdir("/dev/shm"))
+    arguments = ["--sim", "step_us=20000,prefill_us=500", "--prefill", "1x1", "--decode", "1x1", "--max-num-seqs", "4"]
+    with serving(build_dir, arguments, tmp_path) as server:
+        workers = [server.pid_of("prefill-0"), server.pid_of("decode-0")]
+        connections = [open_stream(server, body(i, prompt_tokens=200, max_tokens=2000)) for i in range(3)]
+        expected = run_stream(server, body(50))[0]
+        for i in range(6):  # nobody reads these
+            connection = socket.create_connection(("127.0.0.1", server.port))
+            data = json.dumps(body(60 + i, prompt_tokens=3000)).encode()
+            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" %
+                               len(data) + data)
+            connections.append(connection)
+        server.wait_until(lambda: server.worker("prefill-0")["running"] > 0 and server.worker("decode-0")["running"] >= 3)
+        frontend = server.pid_of("frontend")
+        started = time.monotonic()
+        os.kill(frontend, signal_number)
+        server.wait_until(lambda: pid_state(frontend) == "gone" and len(re.findall("frontend is ready", server.output())) == 2, 10)
+        assert time.monotonic() - started < (2 if signal_number == signal.SIGKILL else 5)
+        for connection in connections:
+            connection.close()
+        server.port = int(re.findall(r"frontend is ready: http://127.0.0.1:(\d+)", server.output())[-1])
+        server.wait_until(lambda: all(worker["state"] == "ready" and worker["blocks"]["total"] > 0 for worker in server.workers()))
+        server.wait_nothing_left(1.5)
+        assert [server.pid_of("prefill-0"), server.pid_of("decode-0")] == workers  # they did not end
+        assert run_stream(server, body(50))[0] == expected
+    assert set(os.listdir("/dev/shm")) == shared_before
+
+
+def test_everything_ends_with_the_front_end_when_told_so(build_dir, tmp_path):
+    server = Server(build_dir, ["--sim", "step_us=20000", "--prefill", "1x1", "--decode", "1x1", "--on-frontend-death", "stop"], tmp_path / "log")
+    children = server.child_pids()
+    with open_stream(server, body(1, max_tokens=2000)):
+        server.kill("frontend")
+        assert server.process.wait(5) == 1
+    assert "--on-frontend-death stop" in server.output()
+    assert all(pid_state(pid) == "gone" for pid in children)
+    server.log.close()
 
 
 # ---- deadlines ----

@@ -81,6 +81,8 @@ json::object WorkerObject(const WorkerSnapshot& worker) {
           {"handoff_bytes", status.handoff_bytes()},
           {"handoff_seconds", status.handoff_seconds()},
           {"handoffs_recomputed", status.recomputed_handoffs()},
+          {"blocks_verified", status.blocks_verified()},
+          {"blocks_corrupt", status.blocks_corrupt()},
           {"stale_epochs", status.stale_epochs()},
           {"steps", status.steps()},
           {"prefix_index", IndexObject(worker.index)},

@@ -17,10 +17,6 @@ std::string ParsePool(const std::string& text, PoolFlag& pool) {
       workers < 1 || workers > 1024 || size < 1) {
     return Cat("expected WORKERSxSIZE, for example 2x1, found '", text, "'");
   }
-  if (size > 1) {
-    return Cat("tensor-parallel size ", size,
-               " is not supported yet: this version runs workers of size 1 only, for example ", workers, "x1");
-  }
   pool = {.workers = workers, .tensor_parallel = size};
   return "";
 }
@@ -127,13 +123,21 @@ void AddFrontend(CLI::App& app, FrontendFlags& flags) {
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
 }
 
-void AddPath(CLI::App& app, double& min_path_gbps, double& throttle, bool& abort_on_leak) {
-  app.add_option("--min-path-gbps", min_path_gbps, "refuse hand-off paths that measure slower")
+// `Flags`: ServeFlags or WorkerFlags.
+template <typename Flags>
+void AddPath(CLI::App& app, Flags& flags) {
+  app.add_option("--min-path-gbps", flags.min_path_gbps, "refuse hand-off paths that measure slower")
       ->check(CLI::Range(0.0, 1e6));
-  app.add_option("--transfer-throttle-gbps", throttle, "tests: move KV blocks no faster than this")
+  app.add_flag("--verify-kv", flags.verify_kv,
+               "compare KV blocks that were handed over with what was sent; bad ones are computed again (CPUs) [off]");
+  app.add_option("--transfer-throttle-gbps", flags.transfer_throttle_gbps, "tests: move KV blocks no faster than this")
       ->check(CLI::Range(1e-6, 1e6))
       ->group("");
-  app.add_flag("--abort-on-leak", abort_on_leak, "tests: end a worker whose blocks do not add up")->group("");
+  app.add_option("--transfer-corrupt-every", flags.transfer_corrupt_every, "tests: change a bit of every N-th piece")
+      ->check(CLI::Range(0, 1 << 30))
+      ->group("");
+  app.add_flag("--mute-handoff", flags.mute_handoff, "tests: answer nothing of a hand-off")->group("");
+  app.add_flag("--abort-on-leak", flags.abort_on_leak, "tests: end a worker whose blocks do not add up")->group("");
 }
 
 void AddWatchdog(CLI::App& app, int64_t& wedged_after_ms, int64_t& wedged_restart_ms) {
@@ -148,6 +152,7 @@ void AddWatchdog(CLI::App& app, int64_t& wedged_after_ms, int64_t& wedged_restar
 void AddChild(CLI::App& app, ChildFlags& flags) {
   app.add_option("--supervisor", flags.supervisor)->group("");
   app.add_option("--lifeline-fd", flags.lifeline_fd)->group("");
+  app.add_option("--step-record-fd", flags.step_record_fd)->group("");
   app.add_option("--incarnation", flags.incarnation)->group("");
   app.add_option("--process", flags.process)->group("");
 }
@@ -163,16 +168,25 @@ CLI::App* AddServe(CLI::App& app, ServeFlags& flags) {
       ->check(CLI::Range(0, 1023));
   CLI::Option* isolate = serve->add_flag_callback(
       "--isolate", [&flags] { flags.placement = ProcessPlacement::kIsolated; },
-      "a process for each worker, also for those of one GPU, which then take turns on it [the case on CPUs]");
+      "a process for each worker, also for those of one GPU, which then take turns on it [the case on CPUs], and for "
+      "more than 16 simulated ones");
   serve
       ->add_flag_callback(
           "--share-process", [&flags] { flags.placement = ProcessPlacement::kShared; },
           "one process, one engine and one KV pool for all workers of a device [the case on GPUs]")
       ->excludes(isolate);
   AddFrontend(*serve, flags.frontend);
-  AddPath(*serve, flags.min_path_gbps, flags.transfer_throttle_gbps, flags.abort_on_leak);
+  AddPath(*serve, flags);
+  serve->add_option("--faults-on", flags.faults_on, "tests: only on this worker")->group("");
   AddWatchdog(*serve, flags.wedged_after_ms, flags.wedged_restart_ms);
   AddCommon(*serve, flags.common);
+  serve
+      ->add_option_function<std::string>(
+          "--on-frontend-death", [&flags](const std::string& what) { flags.end_with_frontend = what == "stop"; },
+          "restart: workers free what they had for its clients, and wait for the next one; stop: everything ends "
+          "[restart]")
+      ->check(CLI::IsMember({"restart", "stop"}))
+      ->type_name("WHAT");
   serve->set_config("--config", "", "file of flags, TOML: port = 8000");
   serve->get_option("model")->required(false);
   return serve;
@@ -202,7 +216,8 @@ CLI::App* AddWorker(CLI::App& app, WorkerFlags& flags) {
           },
           "another worker on the same engine and KV pool: ID,ROLE,NAME,ADDRESS")
       ->type_name("WORKER");
-  AddPath(*worker, flags.min_path_gbps, flags.transfer_throttle_gbps, flags.abort_on_leak);
+  worker->add_flag("--own-engines", flags.own_engines, "they have an engine and a KV pool each")->group("");
+  AddPath(*worker, flags);
   AddWatchdog(*worker, flags.wedged_after_ms, flags.wedged_restart_ms);
   AddCommon(*worker, flags.common);
   return worker;
@@ -273,6 +288,17 @@ int Complain(const std::string& message) {
   return 2;
 }
 
+// A simulated worker stands for all devices of its group, whose times its profile has.
+std::string CheckSizes(const ServeFlags& flags) {
+  for (const PoolFlag& pool : {flags.prefill, flags.decode, flags.hybrid}) {
+    if (pool.tensor_parallel == 1 || !flags.engine.sim.empty()) continue;
+    return Cat("baton serve: tensor-parallel size ", pool.tensor_parallel,
+               " is not supported yet: this version runs workers of size 1 only, for example ", pool.workers,
+               "x1 (simulated ones may have any)");
+  }
+  return "";
+}
+
 }  // namespace
 
 std::variant<Command, int> ParseCommandLine(int argc, char** argv) {
@@ -315,6 +341,7 @@ std::variant<Command, int> ParseCommandLine(int argc, char** argv) {
     if (serve_flags.engine.model.empty() && serve_flags.engine.sim.empty()) {
       return Complain("baton serve: expected MODEL, a GGUF file or a Hugging Face directory (or --sim PROFILE)");
     }
+    if (const std::string problem = CheckSizes(serve_flags); !problem.empty()) return Complain(problem);
     if (serve_flags.decode.workers + serve_flags.hybrid.workers + serve_flags.prefill.workers == 0)
       serve_flags.hybrid.workers = 1;
     if (serve_flags.decode.workers + serve_flags.hybrid.workers == 0) {

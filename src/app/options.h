@@ -86,16 +86,22 @@ struct ServeFlags {
       gpus;  // taken in turn by the workers, in the order prefill, decode, hybrid; empty: all there are
   ProcessPlacement placement = ProcessPlacement::kAutomatic;
   double min_path_gbps = 0;
-  double transfer_throttle_gbps = 0;  // tests: no faster than this
-  int64_t wedged_after_ms = 5000;     // without progress: a worker gets no traffic
-  int64_t wedged_restart_ms = 30000;  // likewise: it is started again; 0: never
-  bool abort_on_leak = false;         // tests
+  bool verify_kv = false;
+  double transfer_throttle_gbps = 0;   // tests: no faster than this
+  int32_t transfer_corrupt_every = 0;  // tests: a bit of every so-many-th piece is changed on its way
+  bool mute_handoff = false;           // tests: prefill workers answer nothing of a hand-off
+  std::string faults_on;               // tests: the last three are of this process only; empty: of all
+  bool end_with_frontend = false;      // its death ends everything; else it is started again
+  int64_t wedged_after_ms = 5000;      // without progress: a worker gets no traffic
+  int64_t wedged_restart_ms = 30000;   // likewise: it is started again; 0: never
+  bool abort_on_leak = false;          // tests
 };
 
 // Of the processes that the supervisor starts.
 struct ChildFlags {
   std::string supervisor;  // address
   int32_t lifeline_fd = -1;
+  int32_t step_record_fd = -1;  // core/step_record.h, a part for each worker
   uint64_t incarnation = 1;
   std::string process;
 };
@@ -113,9 +119,13 @@ struct WorkerFlags {
   EngineFlags engine;
   ChildFlags child;
   WorkerFlag worker;
-  std::vector<WorkerFlag> beside;  // other workers on the same engine
+  std::vector<WorkerFlag> beside;  // other workers of this process, on the same engine
+  bool own_engines = false;        // unless each has one of its own
   double min_path_gbps = 0;
+  bool verify_kv = false;
   double transfer_throttle_gbps = 0;
+  int32_t transfer_corrupt_every = 0;
+  bool mute_handoff = false;
   int64_t wedged_after_ms = 5000;
   int64_t wedged_restart_ms = 30000;
   bool abort_on_leak = false;

@@ -27,4 +27,15 @@ std::vector<PlacedProcess> PlaceWorkers(const std::vector<WorkerSpec>& workers, 
   return processes;
 }
 
+std::vector<PlacedProcess> PlaceSimulated(const std::vector<WorkerSpec>& workers, ProcessPlacement placement) {
+  const bool few = workers.size() <= static_cast<size_t>(kSimulatedProcesses);
+  if (few || placement != ProcessPlacement::kAutomatic) return PlaceWorkers(workers, {}, 0, placement);
+  std::vector<PlacedProcess> processes;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    if (i % kSimulatedProcesses == 0) processes.push_back({.own_engines = true});
+    processes.back().workers.push_back(workers[i]);
+  }
+  return processes;
+}
+
 }  // namespace baton

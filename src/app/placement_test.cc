@@ -36,6 +36,18 @@ TEST(PlacementTest, WorkersOfOneGpuShareAProcessUnlessIsolated) {
   EXPECT_EQ(Text(PlaceWorkers(Workers(3), {4, 2}, 8, ProcessPlacement::kIsolated)), "1@4/2 2@2 3@4/2");
 }
 
+TEST(PlacementTest, ManySimulatedWorkersShareProcessesWithAnEngineEach) {
+  const std::vector<PlacedProcess> processes = PlaceSimulated(Workers(37), ProcessPlacement::kAutomatic);
+  ASSERT_EQ(processes.size(), 3u);
+  EXPECT_EQ(processes[0].workers.size(), 16u);
+  EXPECT_EQ(processes[2].workers.size(), 5u);
+  EXPECT_EQ(processes[2].workers.back().id.value, 37u);
+  for (const PlacedProcess& process : processes) EXPECT_TRUE(process.own_engines);
+  EXPECT_EQ(PlaceSimulated(Workers(37), ProcessPlacement::kIsolated).size(), 37u);
+  EXPECT_EQ(PlaceSimulated(Workers(16), ProcessPlacement::kAutomatic).size(), 16u);
+  EXPECT_FALSE(PlaceSimulated(Workers(37), ProcessPlacement::kShared).front().own_engines);
+}
+
 TEST(PlacementTest, WithoutAWishTheVisibleGpusAreTakenInTurn) {
   EXPECT_EQ(Text(PlaceWorkers(Workers(3), {}, 2, ProcessPlacement::kAutomatic)), "1,3@0 2@1");
   EXPECT_EQ(Text(PlaceWorkers(Workers(2), {}, 8, ProcessPlacement::kAutomatic)), "1@0 2@1");

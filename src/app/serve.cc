@@ -12,6 +12,7 @@
 #include "app/backend_choice.h"
 #include "app/command_line.h"
 #include "app/placement.h"
+#include "base/descriptor_limit.h"
 #include "base/log.h"
 #include "supervisor/supervisor.h"
 
@@ -100,7 +101,7 @@ std::vector<std::string> FrontendArguments(const ServeFlags& flags) {
 }
 
 // The arguments of a process with these workers.
-std::vector<std::string> WorkerArguments(const ServeFlags& flags, const ChildSpec& spec) {
+std::vector<std::string> WorkerArguments(const ServeFlags& flags, const ChildSpec& spec, bool own_engines) {
   std::vector<std::string> arguments{"worker"};
   for (const std::string& argument : EngineArguments(flags.engine)) arguments.push_back(argument);
   const auto add = [&](const char* name, const std::string& value) {
@@ -111,12 +112,18 @@ std::vector<std::string> WorkerArguments(const ServeFlags& flags, const ChildSpe
   add("--role", RoleName(first.role));
   add("--listen", first.address);
   add("--process", spec.process);
+  if (own_engines) arguments.push_back("--own-engines");
   for (size_t i = 1; i < spec.workers.size(); ++i) {
     const WorkerSpec& worker = spec.workers[i];
     add("--beside", Cat(worker.id.value, ",", RoleName(worker.role), ",", worker.name, ",", worker.address));
   }
   if (flags.min_path_gbps > 0) add("--min-path-gbps", Cat(flags.min_path_gbps));
-  if (flags.transfer_throttle_gbps > 0) add("--transfer-throttle-gbps", Cat(flags.transfer_throttle_gbps));
+  if (flags.verify_kv) arguments.push_back("--verify-kv");
+  if (flags.faults_on.empty() || flags.faults_on == spec.process) {
+    if (flags.transfer_throttle_gbps > 0) add("--transfer-throttle-gbps", Cat(flags.transfer_throttle_gbps));
+    if (flags.transfer_corrupt_every > 0) add("--transfer-corrupt-every", Cat(flags.transfer_corrupt_every));
+    if (flags.mute_handoff) arguments.push_back("--mute-handoff");
+  }
   add("--wedged-after-ms", Cat(flags.wedged_after_ms));
   add("--wedged-restart-ms", Cat(flags.wedged_restart_ms));
   if (flags.abort_on_leak) arguments.push_back("--abort-on-leak");
@@ -139,16 +146,36 @@ std::vector<WorkerSpec> Workers(const ServeFlags& flags, const std::string& fold
   return workers;
 }
 
+// "prefill-0", "prefill-0+decode-0", "prefill-0+15 others". What stands before the plus is the first worker's.
+std::string ProcessName(const std::vector<WorkerSpec>& workers) {
+  if (workers.size() > 4) return Cat(workers.front().name, "+", workers.size() - 1, " others");
+  std::string name = workers.front().name;
+  for (size_t i = 1; i < workers.size(); ++i) name += Cat("+", workers[i].name);
+  return name;
+}
+
+// Stopped: lost after two seconds. Asleep, and answering nothing: after ten.
+constexpr PeerWatchOptions kFrontEndBeats{.interval_ms = 500,
+                                          .look_after = 1,
+                                          .suspect_stopped = 1,
+                                          .suspect_silent = 2,
+                                          .suspect_active = 4,
+                                          .lose_stopped = 4,
+                                          .lose_silent = 20};
+
 std::vector<ChildSpec> Children(ServeFlags flags, const std::string& folder) {
   const int32_t gpus = CountGpus(flags.engine);
-  std::vector<PlacedProcess> processes = PlaceWorkers(Workers(flags, folder), flags.gpus, gpus, flags.placement);
+  const std::vector<WorkerSpec> workers = Workers(flags, folder);
+  std::vector<PlacedProcess> processes = flags.engine.sim.empty()
+                                             ? PlaceWorkers(workers, flags.gpus, gpus, flags.placement)
+                                             : PlaceSimulated(workers, flags.placement);
   flags.engine.machine_share = static_cast<int32_t>(processes.size());
   std::vector<ChildSpec> children;
   for (PlacedProcess& process : processes) {
     ChildSpec& child = children.emplace_back();
     child.workers = std::move(process.workers);
-    for (const WorkerSpec& worker : child.workers) child.process += Cat(child.process.empty() ? "" : "+", worker.name);
-    child.arguments = WorkerArguments(flags, child);
+    child.process = ProcessName(child.workers);
+    child.arguments = WorkerArguments(flags, child, process.own_engines);
     child.arguments.insert(child.arguments.end(),
                            {"--core-share", folder + "/cores", "--core-index", Cat(children.size() - 1)});
     if (gpus == 0) continue;
@@ -176,12 +203,13 @@ void DrawHashSecret() {
 
 int RunServe(const ServeFlags& given) {
   BlockSignals();
+  RaiseDescriptorLimit();  // of the children too
   DrawHashSecret();
   ServeFlags flags = given;
   ConfigureLogging("serve", flags.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
                    flags.common.verbose ? LogLevel::kDebug : LogLevel::kInfo);
   absl::StatusOr<std::string> folder = CreateRunFolder();
-  absl::StatusOr<std::unique_ptr<Network>> network = Network::Create();
+  absl::StatusOr<std::unique_ptr<Network>> network = Network::Create({.watch = kFrontEndBeats});
   if (!folder.ok() || !network.ok()) {
     LogError(Message(folder.ok() ? network.status() : folder.status()));
     return 1;
@@ -190,7 +218,8 @@ int RunServe(const ServeFlags& given) {
   {
     SupervisorOptions options{.address = Cat("unix:", *folder, "/supervisor"),
                               .children = Children(flags, *folder),
-                              .drain_timeout_ms = flags.frontend.drain_timeout_ms};
+                              .drain_timeout_ms = flags.frontend.drain_timeout_ms,
+                              .end_with_front_end = flags.end_with_frontend};
     auto start_up = std::make_shared<StartUp>(flags.engine.model.empty() ? "simulated engines" : flags.engine.model,
                                               options.children.size());
     options.on_progress = [start_up](const proto::Progress& progress, const std::string& process) {

@@ -1,12 +1,12 @@
 #include "bench/load_generator.h"
 
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/timerfd.h>
 
 #include <algorithm>
 #include <cerrno>
 
+#include "base/descriptor_limit.h"
 #include "base/steady_clock.h"
 #include "bench/completion_stream.h"
 #include "bench/event_stream_parser.h"
@@ -19,14 +19,6 @@ constexpr int64_t kProgressInterval = kSecond / 5;
 constexpr int64_t kSilenceCheckInterval = kSecond;
 constexpr int kEventsMax = 256;
 constexpr size_t kOtherBodyMax = 1 << 20;  // of answers that are no event streams
-
-// Thousands of connections need as many descriptors.
-void RaiseDescriptorLimit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-}
 
 }  // namespace
 

@@ -56,6 +56,10 @@ void Router::Metrics::Update(const std::string& engine, const proto::WorkerStatu
           before.handoff_seconds(), now.handoff_seconds());
   counter("baton_handoffs_recomputed_total", "Hand-offs that failed and were recomputed.", before.recomputed_handoffs(),
           now.recomputed_handoffs());
+  counter("baton_kv_blocks_verified_total", "Blocks that were handed over and compared with what was sent.",
+          static_cast<double>(before.blocks_verified()), static_cast<double>(now.blocks_verified()));
+  counter("baton_kv_verify_failures_total", "Of them, blocks with other bytes: computed again.",
+          static_cast<double>(before.blocks_corrupt()), static_cast<double>(now.blocks_corrupt()));
   counter("baton_stale_epochs_total", "Messages of the hand-off with a stale epoch, refused.", before.stale_epochs(),
           now.stale_epochs());
   gauge("baton_step_time_factor", "Recent steps took so many times what was measured at the start (0: not known).",

@@ -1,9 +1,11 @@
 // Sequences of which workers may die: who was there at two self-inflicted deaths runs alone, one such sequence at a
 // time, prefilled where it decodes so that one worker is at risk; who kills that worker too is refused.
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 
 #include "base/log.h"
+#include "core/step_record.h"
 #include "router/router.h"
 #include "router/router_metrics.h"
 
@@ -35,9 +37,12 @@ void Router::HoldForCause(Stream& stream, WorkerId worker) {
 void Router::OnDeath(const proto::Member& member, Deliveries& deliveries) {
   const WorkerId id{member.worker()};
   const std::string how = Cat(member.process(), " ", member.death());
+  const std::unordered_set<uint64_t> batch(member.step_requests().begin(), member.step_requests().end());
   std::vector<Stream*> released, suspicious, deadly;
   for (auto& [handle, stream] : streams_) {
-    const bool counted = stream->deaths.OnDeath(id, member.incarnation(), member.self_inflicted(), how);
+    // Who only waited there, or was in another step, has nothing to do with it.
+    const bool suspect = !member.died_in_step() || batch.contains(StepRecord::NameOf(stream->request));
+    const bool counted = stream->deaths.OnDeath(id, member.incarnation(), member.self_inflicted() && suspect, how);
     const bool held = stream->held_for == id && stream->held_for_incarnation == member.incarnation();
     if (held) {
       stream->held_for.reset();

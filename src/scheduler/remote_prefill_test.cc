@@ -126,6 +126,34 @@ TEST_F(RemotePrefillTest, LostRemotePrefillsAreFencedAndRecomputed) {
             absl::StatusCode::kNotFound);
 }
 
+TEST_F(RemotePrefillTest, CorruptBlocksAreComputedHereFromTheFirstBadOne) {
+  Start(Options());
+  const auto reservation = scheduler_->ReserveRemote(SequenceId{1}, Prompt(18, 4));
+  ASSERT_TRUE(reservation.ok());
+  uint64_t last = kFakeKvStart;
+  for (int i = 0; i < 18; ++i) {
+    last = FakeKv(last, Prompt(18).prompt[i]);
+    engine_->At(reservation->blocks, i) = i / kBlockSize == 2 ? 666 : last;
+  }
+  const FakeAnswer alone = RunAlone(Prompt(18, 4), {{}, 200});
+  const auto first = std::span(alone.tokens).first(1);
+  EXPECT_EQ(scheduler_->ResumeRemote(SequenceId{1}, first, 5).status().code(), absl::StatusCode::kInvalidArgument)
+      << "none of five is bad";
+  ASSERT_TRUE(scheduler_->ResumeRemote(SequenceId{1}, first, 2).ok());
+  EXPECT_EQ(Get(1).blocks, reservation->blocks) << "it keeps them";
+  EXPECT_EQ(pool_->Stats().used, 5);
+  const StepPlan plan = scheduler_->Schedule();
+  EXPECT_EQ(Show(plan), "1:8+11") << "the first token too";
+  std::vector<SequenceEvent> events = Commit(plan);
+  for (SequenceEvent& event : Drain()) events.push_back(std::move(event));
+  ASSERT_EQ(events.size(), 3u);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(events[i].sampled.token, alone.tokens[i + 1]);
+    EXPECT_EQ(events[i].position, i + 1);
+  }
+  EXPECT_EQ(pool_->Stats().used, 0);
+}
+
 TEST_F(RemotePrefillTest, ReservationsLeaveRoomForWhoWaits) {
   Start(Options(), 10);
   Add(1, Prompt(20, 2));  // 6 blocks to be admitted

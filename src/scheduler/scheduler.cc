@@ -33,6 +33,10 @@ Scheduler::~Scheduler() {
 
 absl::Status Scheduler::Validate(SequenceId id, const Request& request, SequenceKind kind) const {
   if (sequences_.contains(id)) return InvalidArgument("sequence ", id.value, " exists already; ids are used once");
+  return Check(request, kind);
+}
+
+absl::Status Scheduler::Check(const Request& request, SequenceKind kind) const {
   const int64_t prompt = static_cast<int64_t>(request.prompt.size());
   const int64_t generated = static_cast<int64_t>(request.generated.size());
   const int64_t max_tokens = request.sampling.max_tokens;
@@ -49,9 +53,10 @@ absl::Status Scheduler::Validate(SequenceId id, const Request& request, Sequence
   const bool prefill_only = kind == SequenceKind::kPrefillOnly;
   const int64_t needed = pool_.BlocksFor(prefill_only ? prompt + generated : prompt + max_tokens - 1);
   if (needed > pool_.num_blocks()) {
-    return ResourceExhausted("prompt of ", prompt, " tokens, ", generated, " generated, max_tokens ", max_tokens,
-                             " need ", needed, " KV blocks of ", pool_.block_size(), " tokens; this worker has ",
-                             pool_.num_blocks(), "; use a larger cache or ask for less");
+    const std::string text = Cat("prompt of ", prompt, " tokens, ", generated, " generated, max_tokens ", max_tokens,
+                                 " need ", needed, " KV blocks of ", pool_.block_size(), " tokens; this worker has ",
+                                 pool_.num_blocks(), "; use a larger cache (--kv-cache-gib) or ask for less");
+    return prefill_only ? ResourceExhausted(text) : InvalidArgument(text);
   }
   return absl::OkStatus();
 }
@@ -218,6 +223,12 @@ absl::StatusOr<FinishReason> Scheduler::AddPrefilled(SequenceId id, std::span<co
     Erase(sequence);
     return finish;
   }
+  StartArrived(sequence);
+  return FinishReason::kNone;
+}
+
+// With its first tokens, of which there may be more than a reservation is for.
+void Scheduler::StartArrived(Sequence& sequence) {
   --reserved_;
   StartRunning(sequence);
   const int32_t missing = pool_.BlocksFor(sequence.length()) - static_cast<int32_t>(sequence.blocks.size());
@@ -229,6 +240,33 @@ absl::StatusOr<FinishReason> Scheduler::AddPrefilled(SequenceId id, std::span<co
       Preempt(sequence);
     }
   }
+}
+
+absl::StatusOr<FinishReason> Scheduler::ResumeRemote(SequenceId id, std::span<const TokenId> first_tokens,
+                                                     int32_t good_blocks) {
+  BATON_ASSIGN_OR_RETURN(Sequence * found, FindInState(id, SequenceState::kReserved, "resume remote"));
+  Sequence& sequence = *found;
+  if (first_tokens.empty() || good_blocks < sequence.named_blocks ||
+      good_blocks * pool_.block_size() >= sequence.length()) {
+    return InvalidArgument("resume remote: expected a first token and from ", sequence.named_blocks, " to ",
+                           (sequence.length() - 1) / pool_.block_size(), " good blocks, found ", first_tokens.size(),
+                           " and ", good_blocks);
+  }
+  sequence.kind = SequenceKind::kLocal;
+  sequence.computed = sequence.planned = good_blocks * pool_.block_size();
+  sequence.complete_blocks = good_blocks;
+  sequence.prompt_logprobs = false;  // they came with the first token
+  NameFullBlocks(sequence);
+  for (const TokenId token : first_tokens) {
+    const FinishReason finish = Append(sequence, token);
+    if (finish == FinishReason::kNone) continue;
+    NoteFinished(sequence);
+    Erase(sequence);
+    return finish;
+  }
+  ExtendHashes(sequence);
+  Announce(sequence);
+  StartArrived(sequence);
   return FinishReason::kNone;
 }
 

@@ -40,9 +40,9 @@
 // Ownership: the pool must outlive the scheduler. Blocks belong to sequences: whoever reads or writes their bytes in
 // the
 //   background, beyond the step, takes a reference of its own (BlockPool::Ref), because preemption and Abort free them.
-// Errors: InvalidArgument and ResourceExhausted with all numbers for requests that can never be served; NotFound for
-//   unknown sequences; FailedPrecondition for calls that the sequence's state does not allow.
-// Limits: max_sequences running or reserved at a time; waiting ones are bounded by the caller.
+// Errors: InvalidArgument with all numbers for requests that can never be served; NotFound for unknown sequences;
+// FailedPrecondition for calls that the sequence's state does not allow. Limits: max_sequences running or reserved at a
+// time; waiting ones are bounded by the caller.
 #pragma once
 
 #include <cstdint>
@@ -147,6 +147,9 @@ class Scheduler {
   // Takes a new sequence (kLocal or kPrefillOnly). One with generated tokens is a replay: they are computed with the
   // prompt, and counting goes on from there. Ids are chosen by the caller and never used again.
   absl::Status Add(SequenceId id, Request request, SequenceKind kind);
+  // Whether this worker could ever serve it: InvalidArgument with the numbers when not. ResourceExhausted when it is
+  // only this pool that is too small to prefill it for another worker, which may have a larger one.
+  absl::Status Check(const Request& request, SequenceKind kind) const;
   // Forgets a sequence, and says nothing more about it. FailedPrecondition for a reserved one: only the caller knows
   // whether a peer could still write its blocks, so that AbandonRemote must be told.
   absl::Status Abort(SequenceId id);
@@ -166,6 +169,9 @@ class Scheduler {
   absl::StatusOr<FinishReason> AddPrefilled(SequenceId id, std::span<const TokenId> first_tokens);
   // The prefill will not come. Returns the blocks that were fenced.
   absl::StatusOr<std::vector<BlockId>> AbandonRemote(SequenceId id, ReservedBlocks disposition);
+  // All blocks have been written, and those from `good_blocks` on are not what was sent. The sequence keeps its blocks
+  // and is computed here from there on, `first_tokens` included. Returns as AddPrefilled.
+  absl::StatusOr<FinishReason> ResumeRemote(SequenceId id, std::span<const TokenId> first_tokens, int32_t good_blocks);
   // The same, and the sequence is computed here instead, in fresh blocks, ahead of younger ones.
   absl::StatusOr<std::vector<BlockId>> RecomputeRemote(SequenceId id, ReservedBlocks disposition);
 
@@ -186,6 +192,7 @@ class Scheduler {
 
   bool HasWork() const { return !running_.empty() || waiting_.size() + static_cast<int32_t>(parked_.size()) > 0; }
   SchedulerCounts Counts() const;
+  int64_t preemptions() const { return preemptions_; }  // since the start
   // Available blocks, less what running, reserved and waiting sequences are still expected to take. A sequence is
   // expected to generate as much as recent ones did, or up to its limit when none is known. May be negative.
   int64_t ExpectedFreeBlocks() const;
@@ -208,6 +215,7 @@ class Scheduler {
   absl::StatusOr<Sequence*> FindInState(SequenceId id, SequenceState state, std::string_view call);
   bool LeavesRoomForWaiting(const Request& request, int32_t blocks_needed) const;
   std::vector<BlockId> DropReservation(Sequence& sequence, ReservedBlocks disposition);
+  void StartArrived(Sequence& sequence);
   int32_t ExpectedLength(const Sequence& sequence) const;
   void End(Sequence& sequence);
   void Erase(Sequence& sequence);

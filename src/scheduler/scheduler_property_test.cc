@@ -18,7 +18,7 @@ constexpr TokenId kEos[] = {0, 1};
 // What all simulations have met.
 struct Counts {
   int64_t steps = 0, finished = 0, preemptions = 0, hit_tokens = 0, parked = 0, over_budget = 0, remote = 0, held = 0,
-          aborted_mid_plan = 0, failed = 0, fences = 0, ahead = 0, wasted = 0;
+          aborted_mid_plan = 0, failed = 0, fences = 0, ahead = 0, wasted = 0, resumed = 0;
 };
 
 class Simulation {
@@ -219,7 +219,7 @@ class Simulation {
     const size_t count = Random(8) == 0 ? std::min<size_t>(left, 1 + Random(3)) : 1;
     const auto from = client.expected.tokens.begin() + client.received.size();
     const std::vector<TokenId> first(from, from + count);
-    const auto finish = scheduler_->AddPrefilled(id, first);
+    const auto finish = Random(5) == 0 ? Resume(id, first) : scheduler_->AddPrefilled(id, first);
     ASSERT_TRUE(finish.ok()) << finish.status();
     client.received.insert(client.received.end(), first.begin(), first.end());
     client.remote = false;
@@ -230,6 +230,18 @@ class Simulation {
     EXPECT_EQ(client.received, client.expected.tokens);
     clients_.erase(entry);
     ++counts_.finished;
+  }
+
+  // What has arrived in some block, and perhaps after it, is not what was sent.
+  absl::StatusOr<FinishReason> Resume(SequenceId id, const std::vector<TokenId>& first) {
+    const Sequence& sequence = *scheduler_->Find(id);
+    const int32_t bad =
+        sequence.named_blocks + Random(std::max(1, pool_.BlocksFor(sequence.length()) - sequence.named_blocks));
+    if (bad * block_size_ >= sequence.length()) return scheduler_->AddPrefilled(id, first);  // all of it was here
+    for (int32_t i = bad * block_size_; i < sequence.length(); ++i) engine_.At(sequence.blocks, i) = Random(1000);
+    clients_.at(id).complete = bad;
+    ++counts_.resumed;
+    return scheduler_->ResumeRemote(id, first, bad);
   }
 
   void LoseRemote(std::map<SequenceId, Client>::iterator entry) {
@@ -382,12 +394,12 @@ TEST_P(SchedulerPropertyTest, EverySequenceGetsItsTokensWhateverHappens) {
     Simulation(seed, GetParam(), counts).Run(2000);
   }
   const auto& [steps, finished, preemptions, hit_tokens, parked, over_budget, remote, held, aborted, failed, fences,
-               ahead, wasted] = counts;
+               ahead, wasted, resumed] = counts;
   std::cout << steps << " steps, " << ahead << " planned ahead, " << wasted << " rows of ended sequences, " << finished
             << " finished, " << preemptions << " preemptions\n";
   // The load must have visited what it is meant to test.
   for (int64_t count :
-       {finished, preemptions, hit_tokens, parked, over_budget, remote, held, aborted, failed, fences}) {
+       {finished, preemptions, hit_tokens, parked, over_budget, remote, held, aborted, failed, fences, resumed}) {
     EXPECT_GT(count, 100);
   }
   EXPECT_EQ(ahead > steps / 10 && wasted > 1000, GetParam());

@@ -31,7 +31,7 @@ TEST_F(SchedulerTest, RefusesRequestsThatCanNeverBeServed) {
   EXPECT_EQ(code(Prompt(0)), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code(Prompt(5, 0)), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code(Prompt(150, 51)), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(code(Prompt(38, 4)), absl::StatusCode::kResourceExhausted) << "41 tokens do not fit into 10 blocks of 4";
+  EXPECT_EQ(code(Prompt(38, 4)), absl::StatusCode::kInvalidArgument) << "41 tokens do not fit into 10 blocks of 4";
   EXPECT_EQ(code(Prompt(5), SequenceKind::kRemote), absl::StatusCode::kInvalidArgument);
   Request replay = Prompt(5, 2);
   replay.generated = {1, 2};

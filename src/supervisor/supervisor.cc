@@ -16,7 +16,8 @@
 namespace baton {
 namespace {
 
-constexpr int kLifelineFd = 3;  // where a child finds the pipe that ends with the supervisor
+constexpr int kLifelineFd = 3;    // where a child finds the pipe that ends with the supervisor
+constexpr int kStepRecordFd = 4;  // and where a worker finds its record of steps
 constexpr auto kTick = std::chrono::milliseconds(50);
 constexpr auto kFirstBackOff = std::chrono::milliseconds(100);
 constexpr auto kLongestBackOff = std::chrono::milliseconds(5000);
@@ -44,16 +45,23 @@ bool IsSelfInflicted(int wait_status) {
 }
 
 // Between fork and exec: only calls that are safe there.
-[[noreturn]] void Execute(const char* program, char* const* argv, int lifeline) {
+void Inherit(int fd, int as) {
+  if (fd == as) {
+    fcntl(fd, F_SETFD, 0);
+  } else if (dup2(fd, as) < 0) {
+    _exit(127);
+  }
+}
+
+[[noreturn]] void Execute(const char* program, char* const* argv, int lifeline, int step_record) {
   setpgid(0, 0);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
-  if (lifeline == kLifelineFd) {
-    fcntl(lifeline, F_SETFD, 0);
-  } else if (dup2(lifeline, kLifelineFd) < 0) {
-    _exit(127);
-  }
+  // Away from the places of both, so that neither covers the other.
+  lifeline = fcntl(lifeline, F_DUPFD_CLOEXEC, kStepRecordFd + 1);
+  if (step_record >= 0) Inherit(fcntl(step_record, F_DUPFD_CLOEXEC, kStepRecordFd + 1), kStepRecordFd);
+  Inherit(lifeline, kLifelineFd);
   execv(program, argv);
   _exit(127);
 }
@@ -136,12 +144,17 @@ absl::Status Supervisor::StartChild(Child& child) {
                                       Cat(kLifelineFd), std::string("--incarnation"), Cat(child.incarnation)}) {
     arguments.push_back(argument);
   }
+  if (!child.spec.is_front_end()) {
+    BATON_ASSIGN_OR_RETURN(child.steps, StepRecord::Create(child.spec.workers.size()));
+    arguments.insert(arguments.end(), {"--step-record-fd", Cat(kStepRecordFd)});
+  }
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
   const int pid = fork();
   if (pid < 0) return Errno("fork", child.spec.process);
-  if (pid == 0) Execute(options_.program.c_str(), argv.data(), lifeline_read_.get());
+  const int step_record = child.steps == nullptr ? -1 : child.steps->fd();
+  if (pid == 0) Execute(options_.program.c_str(), argv.data(), lifeline_read_.get(), step_record);
   child.pid = pid;
   LogDebug("started ", child.spec.process, " (pid ", pid, ", incarnation ", child.incarnation, ")");
   return absl::OkStatus();
@@ -170,7 +183,22 @@ absl::Status Supervisor::Reap() {
   return failure;
 }
 
+// Empty when it died in no step, or in one that is not known: then everybody is suspected.
+std::vector<std::vector<uint64_t>> Supervisor::ReadSteps(const Child& child) {
+  std::vector<std::vector<uint64_t>> steps;
+  bool any = false;
+  for (size_t i = 0; child.steps != nullptr && i < child.spec.workers.size(); ++i) {
+    std::optional<std::vector<uint64_t>> names = child.steps->Read(i);
+    if (!names) return {};
+    any = any || !names->empty();
+    steps.push_back(*std::move(names));
+  }
+  if (!any) steps.clear();
+  return steps;
+}
+
 absl::Status Supervisor::OnExit(Child& child, int wait_status) {
+  child.last_steps = ReadSteps(child);
   child.pid = -1;
   child.state = proto::Member::DEAD;
   child.session.reset();
@@ -183,6 +211,9 @@ absl::Status Supervisor::OnExit(Child& child, int wait_status) {
   }
   if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == kExitConfiguration) {
     return FailedPrecondition(how, ": it cannot work as it was told to; its own message is above");
+  }
+  if (child.spec.is_front_end() && options_.end_with_front_end) {
+    return FailedPrecondition(how, ", and --on-frontend-death stop ends everything with it");
   }
   child.failures = Clock::now() - child.started > kLongLife ? 1 : child.failures + 1;
   if (!child.was_ready && child.failures >= kFailuresBeforeReady) {
@@ -198,7 +229,8 @@ absl::Status Supervisor::OnExit(Child& child, int wait_status) {
 proto::Members Supervisor::MemberList() const {
   proto::Members members;
   for (const Child& child : children_) {
-    for (const WorkerSpec& worker : child.spec.workers) {
+    for (size_t i = 0; i < child.spec.workers.size(); ++i) {
+      const WorkerSpec& worker = child.spec.workers[i];
       proto::Member* member = members.add_members();
       member->set_worker(worker.id.value);
       member->set_incarnation(child.incarnation);
@@ -210,6 +242,9 @@ proto::Members Supervisor::MemberList() const {
       if (child.state != proto::Member::DEAD) continue;
       member->set_death(child.death);
       member->set_self_inflicted(child.self_inflicted);
+      member->set_died_in_step(!child.last_steps.empty());
+      if (child.last_steps.empty()) continue;
+      for (const uint64_t name : child.last_steps[i]) member->add_step_requests(name);
     }
   }
   return members;
@@ -226,10 +261,24 @@ void Supervisor::Broadcast() {
 SessionEvents Supervisor::Accept(std::shared_ptr<Session> session) {
   return {.on_frame = [this, session](std::string_view frame, UniqueFd) { OnFrame(session, frame); },
           .on_closed =
-              [this, session](absl::Status) {
+              [this, session](absl::Status why) {
                 MutexLock lock(mutex_);
-                if (Child* child = FindSession(session)) child->session.reset();
-              }};
+                Child* child = FindSession(session);
+                if (child == nullptr) return;
+                child->session.reset();
+                if (!absl::IsDeadlineExceeded(why)) return;  // it is going by itself
+                proto::WorkerLost lost;                      // the front end is worker 0
+                lost.set_incarnation(child->incarnation);
+                lost.set_reason(std::string(Message(why)));
+                OnLost(lost);
+              },
+          .watched = IsFrontEnd(session->peer_pid())};
+}
+
+bool Supervisor::IsFrontEnd(int pid) {
+  MutexLock lock(mutex_);
+  return std::ranges::any_of(children_,
+                             [pid](const Child& child) { return child.spec.is_front_end() && child.pid == pid; });
 }
 
 Supervisor::Child* Supervisor::FindSession(const std::shared_ptr<Session>& session) {

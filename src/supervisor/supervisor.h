@@ -8,6 +8,9 @@
 // death by the end of a pipe. The first SIGINT or SIGTERM drains: the front end finishes what it has, then everybody
 // ends; the second kills at once.
 //
+// The front end's session has heart-beats: one that is silent and idle, or stopped, is killed. (The router watches the
+// workers.)
+//
 // Threading: Run on the main thread, with its signals blocked before any other thread exists (BlockSignals).
 // Errors: a child that ends with kExitConfiguration, or a worker that dies again and again before it ever was ready,
 // ends
@@ -27,6 +30,7 @@
 #include "base/status.h"
 #include "base/unique_fd.h"
 #include "core/ids.h"
+#include "core/step_record.h"
 #include "proto/baton.pb.h"
 #include "rpc/envelope.h"
 
@@ -61,6 +65,7 @@ struct SupervisorOptions {
   std::string address;  // "unix:/…/supervisor.sock"
   std::vector<ChildSpec> children;
   int64_t drain_timeout_ms = 30000;
+  bool end_with_front_end = false;  // its death ends everything; else it is started again
   std::function<void(const proto::Progress&, const std::string& process)> on_progress;  // from the network's thread
 };
 
@@ -86,17 +91,22 @@ class Supervisor {
     proto::Member::State state = proto::Member::STARTING;
     std::string device;
     std::shared_ptr<Session> session;
-    bool was_ready = false;       // ever
-    int failures = 0;             // in a row
-    bool ordered_to_die = false;  // this incarnation, by the supervisor
-    std::string death;            // how the last incarnation ended
-    bool self_inflicted = false;  // whether nobody had ordered it
+    bool was_ready = false;             // ever
+    int failures = 0;                   // in a row
+    bool ordered_to_die = false;        // this incarnation, by the supervisor
+    std::string death;                  // how the last incarnation ended
+    bool self_inflicted = false;        // whether nobody had ordered it
+    std::unique_ptr<StepRecord> steps;  // of this incarnation; null: the front end
+    // Of the last incarnation's end: the batch of each worker; empty: it was in no step, or that is not known.
+    std::vector<std::vector<uint64_t>> last_steps;
     Clock::time_point started;
     std::optional<Clock::time_point> restart_at;
   };
 
   absl::Status StartChild(Child& child) BATON_REQUIRES(mutex_);
   absl::Status Reap() BATON_REQUIRES(mutex_);
+  static std::vector<std::vector<uint64_t>> ReadSteps(const Child& child);
+  bool IsFrontEnd(int pid) BATON_EXCLUDES(mutex_);
   absl::Status OnExit(Child& child, int wait_status) BATON_REQUIRES(mutex_);
   absl::Status StartDue() BATON_REQUIRES(mutex_);
   void Broadcast() BATON_REQUIRES(mutex_);

@@ -14,8 +14,8 @@ namespace {
 // Hands pieces to the real memory, few at a time and not too soon.
 class ThrottledWriter : public PieceWriter {
  public:
-  ThrottledWriter(std::unique_ptr<RemoteMemory> inner, double bytes_per_second)
-      : inner_(std::move(inner)), bytes_per_second_(bytes_per_second) {}
+  ThrottledWriter(std::unique_ptr<RemoteMemory> inner, const ThrottleOptions& options)
+      : inner_(std::move(inner)), bytes_per_second_(options.bytes_per_second), corrupt_every_(options.corrupt_every) {}
 
   absl::Status WritePieces(std::span<const CopyRange> pieces, Epoch tag, void* after) override {
     int64_t bytes = 0;
@@ -26,9 +26,16 @@ class ThrottledWriter : public PieceWriter {
       std::this_thread::sleep_for(std::chrono::microseconds(free_us_ - start_us));
     }
     absl::Status status;  // set before Flush returns
+    std::vector<CopyRange> ranges(pieces.begin(), pieces.end());
+    std::vector<uint8_t> changed;
+    if (corrupt_every_ > 0 && ++calls_ % corrupt_every_ == 0) {
+      CopyRange& range = ranges[calls_ / corrupt_every_ % ranges.size()];
+      changed.assign(range.from, range.from + range.bytes);
+      changed[changed.size() / 2] ^= 0x10;
+      range.from = changed.data();
+    }
     BATON_RETURN_IF_ERROR(inner_->Post(
-        {pieces.begin(), pieces.end()}, tag, [&status](const TransferResult& result) { status = result.status; },
-        after));
+        std::move(ranges), tag, [&status](const TransferResult& result) { status = result.status; }, after));
     inner_->Flush();
     return status;
   }
@@ -36,6 +43,8 @@ class ThrottledWriter : public PieceWriter {
  private:
   const std::unique_ptr<RemoteMemory> inner_;
   const double bytes_per_second_;
+  const int32_t corrupt_every_;
+  int64_t calls_ = 0;
   int64_t free_us_ = 0;  // the path is busy until then
 };
 
@@ -58,8 +67,8 @@ class ThrottledTransport : public Transport {
   absl::StatusOr<std::unique_ptr<RemoteMemory>> Import(std::string_view descriptor, UniqueFd fd) override {
     BATON_ASSIGN_OR_RETURN(std::unique_ptr<RemoteMemory> inner, inner_->Import(descriptor, std::move(fd)));
     const int64_t bytes = inner->bytes();
-    return MakeQueuedMemory(queue_, std::make_unique<ThrottledWriter>(std::move(inner), options_.bytes_per_second),
-                            bytes, options_.delay_us);
+    return MakeQueuedMemory(queue_, std::make_unique<ThrottledWriter>(std::move(inner), options_), bytes,
+                            options_.delay_us);
   }
 
   TransferProgress progress() const override { return queue_->progress(); }

@@ -121,10 +121,11 @@ std::unique_ptr<Transport> MakeSharedMemoryTransport();
 // and this process's use of the device, not the other side. Defined only where the build found nvcc: BATON_HAVE_CUDA.
 std::unique_ptr<Transport> MakeCudaIpcTransport(int32_t device);
 
-// For tests: like `inner`, but slow.
+// For tests: like `inner`, but slow, or not to be trusted.
 struct ThrottleOptions {
   double bytes_per_second = 0;  // 0: not limited
   int64_t delay_us = 0;         // from Post to the first byte
+  int32_t corrupt_every = 0;    // a bit of every so-many-th piece is another one when it arrives; 0: of none
 };
 std::unique_ptr<Transport> MakeThrottledTransport(std::unique_ptr<Transport> inner, const ThrottleOptions& options);
 

@@ -4,13 +4,19 @@
 #include <algorithm>
 #include <string_view>
 #include <tuple>
+#include <unordered_map>
 #include <utility>
 
 #include "base/log.h"
+#include "core/block_digest.h"
 #include "rpc/convert.h"
 
 namespace baton {
 namespace {
+
+// A worker that works ends what is cancelled within a step or a piece of a copy. One that takes longer gets no new
+// prompts until it has.
+constexpr int64_t kAnswerMs = 1000;
 
 int64_t KnownTokens(const Request& request) {
   return static_cast<int64_t>(request.prompt.size() + request.generated.size());
@@ -35,6 +41,10 @@ void DecodeHandoff::Start(SequenceId sequence, Request request, const proto::Mem
   incoming_[sequence].request = std::move(request);
   side_.Start(sequence, {prefill.worker()});
   if (!peer.refused.ok()) return Execute(side_.Handle(sequence, DecodeEvent::kPeerGone), {.why = peer.refused});
+  if (const auto silent_ms = SilentForMs({prefill.worker()}); silent_ms && *silent_ms > kAnswerMs) {
+    const absl::Status why = Unavailable(prefill.process(), " has not answered a cancel for ", *silent_ms, " ms");
+    return Execute(side_.Handle(sequence, DecodeEvent::kPeerGone), {.why = why});
+  }
   if (peer.session != nullptr) Retry();
 }
 
@@ -78,7 +88,7 @@ void DecodeHandoff::OnMessage(uint64_t connection, const proto::Envelope& envelo
       return;
     }
     case proto::Envelope::kComplete:
-      decide(envelope.complete().epoch(), DecodeEvent::kComplete);
+      decide(envelope.complete().epoch(), Verify(connection, envelope.complete()));
       return;
     case proto::Envelope::kQuiesced: {
       const proto::Quiesced& quiesced = envelope.quiesced();
@@ -171,6 +181,9 @@ void DecodeHandoff::Execute(const std::optional<DecodeDecision>& decision, const
   // A recompute may keep the scheduler's sequence, and settles the blocks itself.
   if (!decision->Does(DecodeAction::kRecompute)) SettleBlocks(*decision);
   for (const DecodeAction action : decision->actions) Act(action, *decision, cause);
+  if (IsEnding(decision->to) && !IsEnding(decision->from)) {
+    incoming_.at(decision->sequence).ending_since = Clock::now();
+  }
   if (decision->to != DecodeState::kForgotten) return;
   const auto incoming = incoming_.find(decision->sequence);
   if (incoming == incoming_.end()) return;
@@ -204,6 +217,7 @@ void DecodeHandoff::Act(DecodeAction action, const DecodeDecision& decision, con
     case DecodeAction::kDeliverError:
       return streams_.Report(decision.sequence, {.finish = FinishReason::kError, .status = cause.why});
     case DecodeAction::kDecode:
+    case DecodeAction::kResume:
       return Decode(decision, cause.message->complete());
     case DecodeAction::kRecompute:
       return Recompute(decision, cause.why);
@@ -270,6 +284,37 @@ void DecodeHandoff::DeliverToken(const DecodeDecision& decision, const proto::Fi
   streams_.Flush();  // the client's first token does not wait for this worker's step
 }
 
+// Compares the blocks that were handed over with what P says of them; one that it says nothing of is bad too. By the
+// ids that D reserved, not by those that P believes in.
+DecodeEvent DecodeHandoff::Verify(uint64_t connection, const proto::Complete& complete) {
+  const auto found = side_.Find(connection, complete.epoch());
+  if (options_.verify == nullptr || !found || found->second != DecodeState::kArriving || SharesPool(found->first)) {
+    return DecodeEvent::kComplete;
+  }
+  std::unordered_map<BlockId, uint64_t> digests;
+  for (int32_t i = 0; i < std::min(complete.blocks_size(), complete.digests_size()); ++i) {
+    digests[complete.blocks(i)] = complete.digests(i);
+  }
+  Incoming& incoming = incoming_.at(found->first);
+  const int64_t bytes = options_.layout.block_bytes();
+  const int32_t end = pool_.BlocksFor(KnownTokens(incoming.request));
+  int32_t corrupt = 0;
+  for (int32_t i = incoming.reservation.cached_tokens / pool_.block_size(); i < end; ++i) {
+    const BlockId block = incoming.reservation.blocks[i];
+    const auto sent = digests.find(block);
+    stats_.blocks_verified += 1;
+    if (sent != digests.end() && sent->second == DigestBytes({options_.verify + block * bytes, size_t(bytes)}))
+      continue;
+    if (corrupt++ == 0) incoming.good_blocks = i;
+  }
+  if (corrupt == 0) return DecodeEvent::kComplete;
+  stats_.blocks_corrupt += corrupt;
+  LogError("request ", incoming.request.id, ": ", corrupt, " of ", end, " KV blocks from ",
+           peers_.at(*side_.WorkerOf(connection)).member.process(), " are not what it sent; computing from block ",
+           incoming.good_blocks, " on");
+  return DecodeEvent::kCorrupt;
+}
+
 void DecodeHandoff::Decode(const DecodeDecision& decision, const proto::Complete& complete) {
   const Incoming& incoming = incoming_.at(decision.sequence);
   const int64_t handoff_us = MicrosecondsBetween(incoming.prefill_ended, Clock::now());
@@ -286,7 +331,10 @@ void DecodeHandoff::Decode(const DecodeDecision& decision, const proto::Complete
   stats_.bytes += complete.bytes();
   stats_.seconds += static_cast<double>(handoff_us) * 1e-6;
   const auto position = static_cast<int32_t>(incoming.request.generated.size());
-  const auto finish = scheduler_.AddPrefilled(decision.sequence, std::span(&incoming.first_token->token, 1));
+  const std::span first(&incoming.first_token->token, 1);
+  const auto finish = decision.Does(DecodeAction::kResume)
+                          ? scheduler_.ResumeRemote(decision.sequence, first, incoming.good_blocks)
+                          : scheduler_.AddPrefilled(decision.sequence, first);
   if (!finish.ok()) {
     streams_.Report(decision.sequence, {.finish = FinishReason::kError, .status = finish.status()});
   } else if (*finish != FinishReason::kNone) {

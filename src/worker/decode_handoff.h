@@ -29,10 +29,12 @@ namespace baton {
 struct DecodeHandoffOptions {
   proto::Hello self;
   KvLayout layout;
-  std::string pool_descriptor;  // of the KV memory, for transports
-  int pool_fd = -1;             // that goes with it; -1: none
-  bool connect_early = true;    // to every prefill worker, not at the first request
-  uint64_t epoch_base = 0;      // makes epochs of different incarnations differ
+  std::string pool_descriptor;      // of the KV memory, for transports
+  int pool_fd = -1;                 // that goes with it; -1: none
+  bool connect_early = true;        // to every prefill worker, not at the first request
+  uint64_t epoch_base = 0;          // makes epochs of different incarnations differ
+  int64_t last_word_ms = 30000;     // after a cancel, before the connection to a prefill worker is given up
+  const uint8_t* verify = nullptr;  // the pool's memory: every block that was handed over is compared with its digest
   // A session to a prefill worker ended: whoever can, makes sure that its process has ended too.
   std::function<void(WorkerId, uint64_t incarnation, const std::string& reason)> report_lost;
 };
@@ -43,6 +45,8 @@ struct DecodeHandoffStats {
   double seconds = 0;
   uint64_t stale_epochs = 0;
   uint64_t recomputed = 0;
+  uint64_t blocks_verified = 0;
+  uint64_t blocks_corrupt = 0;  // of them; from the first one on a prompt is computed here
 };
 
 class DecodeHandoff {
@@ -59,6 +63,9 @@ class DecodeHandoff {
   void OnMembers(const proto::Members& members);
   // After each step, or when blocks came free: sends what waited for head-room, reserves what waited for blocks.
   void Retry();
+  // Closes the session to a prefill worker that lives and does not end what was cancelled long ago. It is reported
+  // lost.
+  void CloseSilent(Clock::time_point now);
 
   const DecodeHandoffStats& stats() const { return stats_; }
   int32_t reservations() const;
@@ -73,8 +80,11 @@ class DecodeHandoff {
     std::vector<BlockId> shared;    // of a pool that P uses too: a reference each, until they are reserved
     int32_t shared_cached = 0;      // tokens that P found in the prefix cache
     RemoteReservation reservation;  // from TryReserve on
+    int32_t good_blocks = 0;        // of a corrupt one: those before the first bad one
     std::optional<SampledToken> first_token;
     Clock::time_point prefill_ended;
+    Clock::time_point ending_since;  // of one whose last word is still to come
+    bool given_up = false;           // it did not come
   };
   // What goes with a peer of side_.
   struct Peer {
@@ -91,6 +101,7 @@ class DecodeHandoff {
   void Connect(WorkerId worker, uint64_t connection);
   void OnConnected(uint64_t connection, absl::StatusOr<std::shared_ptr<Session>> session);
   void OnSessionClosed(uint64_t connection, const absl::Status& why);
+  std::optional<int64_t> SilentForMs(WorkerId worker) const;  // since the oldest cancel that it has not answered
   void ExecutePeer(WorkerId worker, const PeerDecision& decision, const absl::Status& why);
   void OfferPool(uint64_t connection, Peer& peer);
   void OnPathMeasured(uint64_t connection, Peer& peer, const proto::PathMeasured& measured);
@@ -116,6 +127,7 @@ class DecodeHandoff {
   void NoteStarted(SequenceId sequence, const proto::Started& started);
   void DeliverToken(const DecodeDecision& decision, const proto::FirstToken& first);
   void Decode(const DecodeDecision& decision, const proto::Complete& complete);
+  DecodeEvent Verify(uint64_t connection, const proto::Complete& complete);
   void Recompute(const DecodeDecision& decision, const absl::Status& why);
 
   Connector& connector_;

@@ -74,6 +74,7 @@ void DecodeHandoff::OfferPool(uint64_t connection, Peer& peer) {
   offer->set_to_incarnation(peer.incarnation);
   offer->set_pool(options_.pool_descriptor);
   offer->set_block_bytes(options_.layout.block_bytes());
+  offer->set_verify(options_.verify != nullptr);
   if (peer.shared_pool) {
     // There is no path to measure.
   } else if (auto blocks = pool_.Allocate(std::min(wanted, pool_.Available() / 2)); blocks.ok()) {
@@ -107,6 +108,29 @@ void DecodeHandoff::OnSessionClosed(uint64_t connection, const absl::Status& why
   Peer& peer = peers_.at(*worker);
   peer.session.reset();
   ExecutePeer(*worker, side_.OnClosed(connection), Unavailable("lost ", peer.member.process(), ": ", Message(why)));
+}
+
+std::optional<int64_t> DecodeHandoff::SilentForMs(WorkerId worker) const {
+  std::optional<int64_t> longest;
+  for (const auto& [sequence, request] : side_.requests()) {
+    if (request.prefill != worker || !IsEnding(request.state)) continue;
+    const int64_t ms = MicrosecondsBetween(incoming_.at(sequence).ending_since, Clock::now()) / 1000;
+    longest = std::max(longest.value_or(0), ms);
+  }
+  return longest;
+}
+
+void DecodeHandoff::CloseSilent(Clock::time_point now) {
+  for (const auto& [sequence, request] : side_.requests()) {
+    Incoming& incoming = incoming_.at(sequence);
+    const bool late = now - incoming.ending_since > std::chrono::milliseconds(options_.last_word_ms);
+    if (!IsEnding(request.state) || !late || std::exchange(incoming.given_up, true)) continue;
+    Peer& peer = peers_.at(request.prefill);
+    if (peer.session == nullptr || side_.peers().at(request.prefill).connection != request.connection) continue;
+    LogWarning(peer.member.process(), " has not ended request ", incoming.request.id, ", which was cancelled ",
+               options_.last_word_ms / 1000, " s ago: giving it up");
+    peer.session->Close();  // the news of it comes by the inbox
+  }
 }
 
 void DecodeHandoff::OnMembers(const proto::Members& members) {

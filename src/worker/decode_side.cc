@@ -53,6 +53,7 @@ constexpr DecodeRow kRows[] = {
   {S::kReserved,      E::kPeerGone,  B::kFree,  {A::kRecompute, kNo},                  S::kForgotten},
 
   {S::kArriving,      E::kComplete,  B::kKeep,  {A::kDecode, kNo},                     S::kForgotten},
+  {S::kArriving,      E::kCorrupt,   B::kKeep,  {A::kResume, kNo},                     S::kForgotten},
   {S::kArriving,      E::kQuiesced,  B::kFree,  {A::kRecompute, kNo},                  S::kForgotten},
   {S::kArriving,      E::kRefused,   B::kFree,  {A::kDeliverError, kNo},               S::kForgotten},
   {S::kArriving,      E::kCancelled, B::kKeep,  {A::kSendCancel, kNo},                 S::kEndingReserved},
@@ -244,6 +245,14 @@ std::optional<DecodeDecision> DecodeSide::Handle(SequenceId sequence, DecodeEven
   if (request == requests_.end()) return std::nullopt;
   const DecodeRow* row = FindRow(rules_.table, request->second.state, event);
   return row == nullptr ? std::nullopt : std::optional(Apply(sequence, *row));
+}
+
+std::optional<std::pair<SequenceId, DecodeState>> DecodeSide::Find(uint64_t connection, uint64_t epoch) const {
+  const auto found = by_epoch_.find(epoch);
+  if (found == by_epoch_.end()) return std::nullopt;
+  const Request& request = requests_.at(found->second);
+  if (request.connection != connection) return std::nullopt;
+  return std::pair(found->second, request.state);
 }
 
 std::optional<DecodeDecision> DecodeSide::OnMessage(uint64_t connection, uint64_t epoch, DecodeEvent event) {

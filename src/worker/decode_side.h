@@ -36,6 +36,10 @@ enum class DecodeState : uint8_t {
   kForgotten,
 };
 
+inline bool IsEnding(DecodeState state) {
+  return state == DecodeState::kEnding || state == DecodeState::kEndingReserved;
+}
+
 enum class DecodeEvent : uint8_t {
   kHeadRoom,    // enough to ask P
   kStarted,     // message of P
@@ -44,6 +48,7 @@ enum class DecodeEvent : uint8_t {
   kFirstToken,  // message of P
   kLastToken,   // message of P: the first token, which ends the answer
   kComplete,    // message of P, its last word
+  kCorrupt,     // likewise, and some blocks do not have the bytes that it sent
   kQuiesced,    // message of P, its last word
   kRefused,     // Quiesced for a reason that holds here too
   kCancelled,   // by the client or the deadline
@@ -59,6 +64,7 @@ enum class DecodeAction : uint8_t {
   kDeliverToken,
   kDeliverError,
   kDecode,     // the reserved blocks belong to a running sequence now
+  kResume,     // likewise, but they are computed here from the first bad one on
   kRecompute,  // prefill here, from the tokens that the client has
 };
 
@@ -155,6 +161,8 @@ class DecodeSide {
   // Nothing: stale, or out of turn.
   std::optional<DecodeDecision> OnMessage(uint64_t connection, uint64_t epoch, DecodeEvent event);
 
+  // The request of a message that would count, and its state.
+  std::optional<std::pair<SequenceId, DecodeState>> Find(uint64_t connection, uint64_t epoch) const;
   bool IsOpen(uint64_t connection) const;
   std::optional<WorkerId> WorkerOf(uint64_t connection) const;
   const std::map<SequenceId, Request>& requests() const { return requests_; }

@@ -1,9 +1,11 @@
 #include "worker/prefill_handoff.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "base/log.h"
+#include "core/block_digest.h"
 #include "rpc/convert.h"
 #include "rpc/envelope.h"
 
@@ -88,7 +90,7 @@ void PrefillHandoff::OnPoolOffer(const std::shared_ptr<Session>& session, const 
     MutexLock lock(mutex_);
     if (!side_.TakesOffer(NameOf(session))) return LogWarning("a second pool was offered by ", session->peer());
   }
-  Peer peer{.shared_pool = session->within_process()};
+  Peer peer{.shared_pool = session->within_process(), .verify = offer.verify()};
   const absl::StatusOr<PathReport> report =
       peer.shared_pool ? PathReport{.transport = "ids"} : Accept(offer, std::move(fd), peer.pool);
   if (!report.ok()) {
@@ -144,6 +146,7 @@ absl::Status PrefillHandoff::OnPrefill(const std::shared_ptr<Session>& session, 
     prompts_[tag] = {.session = session,
                      .pool = peer.pool,
                      .shared_pool = peer.shared_pool,
+                     .verify = peer.verify,
                      .epoch = epoch,
                      .sequence = sequence,
                      .received = Clock::now()};
@@ -177,6 +180,21 @@ void PrefillHandoff::OnCancel(const std::shared_ptr<Session>& session, uint64_t 
   Execute(side_.Cancel(NameOf(session), epoch), {.why = Cancelled("cancelled")});
 }
 
+void PrefillHandoff::OnPreemptions(const std::function<bool(SequenceId)>& waits) {
+  MutexLock lock(mutex_);
+  std::vector<SequenceId> preempted;
+  for (const auto& [tag, prompt] : prompts_) {
+    const bool started = prompt.started != Clock::time_point();
+    if (prompt.shared_pool && started && waits(prompt.sequence)) preempted.push_back(prompt.sequence);
+  }
+  for (const SequenceId sequence : preempted) EndPreempted(sequence);
+}
+
+void PrefillHandoff::EndPreempted(SequenceId sequence) {
+  Execute(side_.Handle(sequence, PrefillEvent::kFailed),
+          {.why = Unavailable("preempted: it would be computed into other blocks than those that were shared")});
+}
+
 void PrefillHandoff::OnPlan(const StepPlan& plan) {
   MutexLock lock(mutex_);
   for (size_t i = 0; i < plan.items.size(); ++i) {
@@ -185,8 +203,7 @@ void PrefillHandoff::OnPlan(const StepPlan& plan) {
     if (Prompt* prompt = Find(item.sequence)) {
       prompt->ready = nullptr;  // the step before has ended
       if (admitted && prompt->shared_pool && prompt->started != Clock::time_point()) {
-        Execute(side_.Handle(item.sequence, PrefillEvent::kFailed),
-                {.why = Unavailable("preempted: it is computed into other blocks than those that were shared")});
+        EndPreempted(item.sequence);
         continue;
       }
     }
@@ -298,6 +315,10 @@ void PrefillHandoff::Act(PrefillAction action, Prompt& prompt, const PrefillDeci
       complete->set_epoch(prompt.epoch);
       complete->set_bytes(prompt.bytes);
       complete->set_copy_us(prompt.copy_us);
+      for (const auto& [block, digest] : prompt.digests) {
+        complete->add_blocks(block);
+        complete->add_digests(digest);
+      }
       return SendEnvelope(*prompt.session, envelope);
     }
     case PrefillAction::kSendQuiesced:
@@ -328,15 +349,31 @@ std::vector<CopyRange> PrefillHandoff::Ranges(const std::vector<PushPiece>& piec
 }
 
 void PrefillHandoff::Push(uint64_t tag, Prompt& prompt, const std::vector<PushPiece>& pieces) {
+  std::vector<PushPiece> whole;
+  if (prompt.verify) {
+    std::ranges::copy_if(pieces, std::back_inserter(whole),
+                         [this](const PushPiece& piece) { return piece.layer_end == options_.layout.num_layers; });
+  }
   const absl::Status posted = prompt.pool->Post(
-      Ranges(pieces), {tag}, [this, tag](const TransferResult& result) { OnPushed(tag, result); }, prompt.ready);
+      Ranges(pieces), {tag},
+      [this, tag, whole = std::move(whole)](const TransferResult& result) { OnPushed(tag, result, whole); },
+      prompt.ready);
   if (!posted.ok()) Execute(side_.CopyEnded(tag, false), {.why = posted});
 }
 
-void PrefillHandoff::OnPushed(uint64_t tag, const TransferResult& result) {
+void PrefillHandoff::OnPushed(uint64_t tag, const TransferResult& result, const std::vector<PushPiece>& whole) {
+  // While this copy counts as in flight nobody writes the blocks, unless the prompt is ending or was preempted; then
+  // the digest is not used, or comes again with the next push.
+  std::vector<std::pair<BlockId, uint64_t>> digests;
+  const int64_t bytes = options_.layout.block_bytes();
+  for (const PushPiece& piece : whole) {
+    if (!result.status.ok()) break;
+    digests.emplace_back(piece.target, DigestBytes({options_.memory.base + piece.source * bytes, size_t(bytes)}));
+  }
   MutexLock lock(mutex_);
   const auto prompt = prompts_.find(tag);
   if (prompt == prompts_.end()) return;
+  for (const auto& [block, digest] : digests) prompt->second.digests[block] = digest;
   prompt->second.bytes += result.bytes;
   prompt->second.copy_us += result.copy_us;
   Execute(side_.CopyEnded(tag, result.status.ok()), {.why = result.status});

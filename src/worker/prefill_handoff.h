@@ -74,6 +74,9 @@ class PrefillHandoff : public LayerGroupSink {
   void OnCancel(const std::shared_ptr<Session>& session, uint64_t epoch) BATON_EXCLUDES(mutex_);
   void OnSessionClosed(const std::shared_ptr<Session>& session) BATON_EXCLUDES(mutex_);
 
+  // The scheduler has preempted something. A prompt that shares its blocks with its decode worker ends if it is one of
+  // them, which `waits` says: the blocks are kept by the other side's references, so it might never begin again.
+  void OnPreemptions(const std::function<bool(SequenceId)>& waits) BATON_EXCLUDES(mutex_);
   // Before a step: tells decode workers which prompts have started. After it: first tokens.
   void OnPlan(const StepPlan& plan) BATON_EXCLUDES(mutex_);
   void OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer_end, void* event) override
@@ -89,6 +92,7 @@ class PrefillHandoff : public LayerGroupSink {
   struct Peer {
     std::shared_ptr<RemoteMemory> pool;  // null where the pool is shared
     bool shared_pool = false;
+    bool verify = false;  // it wants digests
     absl::Status refused;
   };
   // What goes with a prompt of side_.
@@ -96,7 +100,9 @@ class PrefillHandoff : public LayerGroupSink {
     std::shared_ptr<Session> session;
     std::shared_ptr<RemoteMemory> pool;
     bool shared_pool = false;
-    void* ready = nullptr;  // the event after which what is computed is there; null: it is
+    bool verify = false;
+    std::map<BlockId, uint64_t> digests;  // by the block there; with verify
+    void* ready = nullptr;                // the event after which what is computed is there; null: it is
     uint64_t epoch = 0;
     SequenceId sequence;
     Clock::time_point received;
@@ -114,13 +120,15 @@ class PrefillHandoff : public LayerGroupSink {
   };
 
   absl::StatusOr<PathReport> Accept(const proto::PoolOffer& offer, UniqueFd fd, std::shared_ptr<RemoteMemory>& pool);
+  void EndPreempted(SequenceId sequence) BATON_REQUIRES(mutex_);
   Prompt* Find(SequenceId sequence) BATON_REQUIRES(mutex_);  // null: not one of these
   void Execute(const std::optional<PrefillDecision>& decision, const Cause& cause) BATON_REQUIRES(mutex_);
   void Act(PrefillAction action, Prompt& prompt, const PrefillDecision& decision, const Cause& cause)
       BATON_REQUIRES(mutex_);
   void Push(uint64_t tag, Prompt& prompt, const std::vector<PushPiece>& pieces) BATON_REQUIRES(mutex_);
   std::vector<CopyRange> Ranges(const std::vector<PushPiece>& pieces) const;
-  void OnPushed(uint64_t tag, const TransferResult& result) BATON_EXCLUDES(mutex_);
+  // `whole`: blocks here and there whose last layers these were; their digests are wanted.
+  void OnPushed(uint64_t tag, const TransferResult& result, const std::vector<PushPiece>& whole) BATON_EXCLUDES(mutex_);
   PrefillSide::Session NameOf(const std::shared_ptr<Session>& session) BATON_REQUIRES(mutex_);
 
   Transport& transport_;

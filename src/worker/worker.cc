@@ -29,7 +29,8 @@ Worker::Worker(Network& network, StepLoop& loop, const Transport& transport, Wor
                   if (options_.on_stuck) options_.on_stuck(reason);
                 }),
       connector_(loop.MakeConnector(network)),
-      rates_(options_.prefill_tokens_per_second) {
+      rates_(options_.prefill_tokens_per_second),
+      recorded_steps_(options_.step_record, options_.step_record_part) {
   loop_.Join(*this);
 }
 
@@ -80,6 +81,8 @@ absl::Status Worker::Init(Transport& transport) {
                            .pool_fd = exported_.fd,
                            .connect_early = options_.role != proto::PREFILL,
                            .epoch_base = options_.incarnation << 40,
+                           .last_word_ms = options_.last_word_ms,
+                           .verify = options_.verify_kv ? memory.base : nullptr,
                            .report_lost = [this](WorkerId worker, uint64_t incarnation, const std::string& reason) {
                              proto::WorkerLost lost;
                              lost.set_worker(worker.value);
@@ -203,7 +206,9 @@ void Worker::OnGenerate(const std::shared_ptr<Session>& session, const proto::Ge
   stream.waterfall.prefill_worker = options_.id.value;
   streams_.Add(sequence, std::move(stream));
   unchecked_ = true;
-  const absl::Status checked = CheckTokens(*request);
+  absl::Status checked = CheckTokens(*request);
+  // What can never fit here shall not cost another worker a prefill.
+  if (checked.ok()) checked = scheduler_->Check(*request, SequenceKind::kLocal);
   const bool room = decode_->size() < options_.max_waiting;
   if (checked.ok() && room && generate.has_prefill() && generate.prefill().worker() != options_.id.value) {
     return decode_->Start(sequence, *std::move(request), generate.prefill());
@@ -214,6 +219,7 @@ void Worker::OnGenerate(const std::shared_ptr<Session>& session, const proto::Ge
 }
 
 void Worker::OnPrefill(const std::shared_ptr<Session>& session, const proto::Prefill& prefill) {
+  if (options_.mute_handoff && options_.incarnation == 1) return;
   const SequenceId sequence{++next_sequence_};
   unchecked_ = true;
   if (!prefill_->OnPrefill(session, prefill.epoch(), sequence).ok()) return;
@@ -249,12 +255,15 @@ void Worker::ExpireDeadlines() {
 absl::StatusOr<bool> Worker::SubmitStep() {
   ExpireDeadlines();
   prefill_->ExpireHolds(Clock::now());
+  decode_->CloseSilent(Clock::now());
   for (;;) {  // a step that cannot even be submitted ends its sequences
     plans_.push_back(scheduler_->Schedule());
     const StepPlan& plan = plans_.back();
+    NotePreemptions();
     if (plan.batch.items.empty()) break;
     NoteScheduled(plan);
     prefill_->OnPlan(plan);
+    recorded_steps_.Begin(plan, *scheduler_);
     // Somebody who waits for layers keeps a device from running the step as one graph: only prefills say
     // how far they are.
     absl::Status submitted = engine_.Submit(plan.batch, plan.prefill_tokens > 0 ? this : nullptr);
@@ -262,6 +271,7 @@ absl::StatusOr<bool> Worker::SubmitStep() {
     const StepPlan failed = std::move(plans_.back());
     plans_.pop_back();
     BATON_RETURN_IF_ERROR(Finish(failed, std::move(submitted)));
+    recorded_steps_.Abandon();
   }
   plans_.pop_back();
   return false;
@@ -295,7 +305,9 @@ absl::Status Worker::FinishStep(absl::StatusOr<StepOutput> output, bool follows)
     step_gaps_ += 1;
     step_gap_seconds_ += output->idle_us * 1e-6;
   }
-  return Finish(plan, std::move(output));
+  BATON_RETURN_IF_ERROR(Finish(plan, std::move(output)));  // else the process ends, and these are on record
+  recorded_steps_.End();
+  return absl::OkStatus();
 }
 
 absl::Status Worker::Finish(const StepPlan& plan, absl::StatusOr<StepOutput> output) {
@@ -307,6 +319,14 @@ absl::Status Worker::Finish(const StepPlan& plan, absl::StatusOr<StepOutput> out
   if (!absl::IsInternal(failure)) return absl::OkStatus();
   streams_.Flush();
   return failure;
+}
+
+void Worker::NotePreemptions() {
+  if (std::exchange(seen_preemptions_, scheduler_->preemptions()) == scheduler_->preemptions()) return;
+  prefill_->OnPreemptions([this](SequenceId id) {
+    const Sequence* sequence = scheduler_->Find(id);
+    return sequence != nullptr && sequence->state == SequenceState::kWaiting;
+  });
 }
 
 void Worker::NoteScheduled(const StepPlan& plan) {

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "core/engine.h"
+#include "core/step_record.h"
 #include "kv/block_pool.h"
 #include "proto/baton.pb.h"
 #include "rpc/envelope.h"
@@ -27,6 +28,7 @@
 #include "worker/inbox.h"
 #include "worker/prefill_handoff.h"
 #include "worker/rates.h"
+#include "worker/recorded_steps.h"
 #include "worker/step_loop.h"
 #include "worker/stream_table.h"
 #include "worker/watchdog.h"
@@ -42,10 +44,15 @@ struct WorkerOptions {
   SchedulerOptions scheduler;
   double prefill_tokens_per_second = 0;  // measured at start; 0: not
   double min_path_gbps = 0;
+  StepRecord* step_record = nullptr;  // says which requests a step computes, for whoever reaps this process
+  size_t step_record_part = 0;        // this worker's
+  int64_t last_word_ms = 30000;       // for a prefill worker to end what was cancelled, before it is reported lost
+  bool verify_kv = false;      // blocks that were handed over are compared with what was sent; memory of the host only
   int32_t max_waiting = 4096;  // sequences
   WatchdogOptions watchdog;
   // The step loop or the transfer plane hangs for too long: end the process. From the network's thread.
   std::function<void(const std::string& reason)> on_stuck;
+  bool mute_handoff = false;             // tests: the first process here takes prompts and never answers
   bool abort_on_leak = false;            // tests: end the process when blocks do not add up
   int32_t lose_cache_changes_every = 0;  // tests: so many-th message of changes is not sent
   std::function<void(const proto::WorkerLost&)> report_lost;
@@ -112,6 +119,7 @@ class Worker : private LayerGroupSink {
   void OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer_end, void* event) override;
   absl::Status Finish(const StepPlan& plan, absl::StatusOr<StepOutput> output);
   void NoteScheduled(const StepPlan& plan);
+  void NotePreemptions();
   void Deliver(SequenceEvent event, const absl::Status& failure);
   void OnHello(const std::shared_ptr<Session>& session);
   void SendCacheSnapshot(const std::vector<std::shared_ptr<Session>>& sessions);
@@ -135,9 +143,11 @@ class Worker : private LayerGroupSink {
   std::vector<std::shared_ptr<Session>> front_ends_;
   std::map<Clock::time_point, std::vector<SequenceId>> prefill_deadlines_;  // of prompts for other workers
   StepRates rates_;
+  RecordedSteps recorded_steps_;
   uint64_t next_sequence_ = 0;
   std::deque<StepPlan> plans_;  // in flight; the engine and the sink refer to them
   uint64_t steps_ = 0;
+  int64_t seen_preemptions_ = 0;
   uint64_t step_gaps_ = 0;  // between steps that followed one another, as the device saw them
   double step_gap_seconds_ = 0;
   uint64_t cache_messages_ = 0;  // of changes

@@ -38,6 +38,8 @@ proto::WorkerStatus Worker::Status() const {
   status.set_handoff_seconds(handoffs.seconds);
   status.set_stale_epochs(handoffs.stale_epochs);
   status.set_recomputed_handoffs(handoffs.recomputed);
+  status.set_blocks_verified(handoffs.blocks_verified);
+  status.set_blocks_corrupt(handoffs.blocks_corrupt);
   status.set_reservations_held(decode_->reservations());
   status.set_block_size(engine_.info().kv.block_size);
   status.set_max_model_len(scheduler_->options().max_model_len);

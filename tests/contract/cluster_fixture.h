@@ -73,6 +73,8 @@ struct ClusterOptions {
   int32_t max_sequences = 32;
   bool prefix_caching = true;
   double throttle_gbps = 0;
+  int32_t corrupt_every = 0;  // piece of a hand-off
+  bool verify_kv = false;
   // Most tests are about hand-overs: prompts above a block are not prefilled where they decode. -1: the dial.
   int64_t max_local_prefill_tokens = 16;
   int32_t cache_event_capacity = 65536;
@@ -83,10 +85,12 @@ struct ClusterOptions {
   bool run_ahead = std::getenv("BATON_TEST_RUN_AHEAD") != nullptr;
 };
 
-inline std::unique_ptr<Transport> MakeTransport(double throttle_gbps) {
+inline std::unique_ptr<Transport> MakeTransport(const ClusterOptions& options) {
   auto transport = MakeSharedMemoryTransport();
-  if (throttle_gbps > 0)
-    transport = MakeThrottledTransport(std::move(transport), {.bytes_per_second = throttle_gbps * 1e9});
+  if (options.throttle_gbps > 0 || options.corrupt_every > 0) {
+    transport = MakeThrottledTransport(std::move(transport), {.bytes_per_second = options.throttle_gbps * 1e9,
+                                                              .corrupt_every = options.corrupt_every});
+  }
   return transport;
 }
 
@@ -133,7 +137,7 @@ class Cluster {
                                     .max_sequences = 32,
                                     .run_ahead = options_.run_ahead});
     host.engine = std::make_unique<FreezableEngine>(std::move(engine), host.frozen);
-    host.transport = MakeTransport(options_.throttle_gbps);
+    host.transport = MakeTransport(options_);
     host.loop = std::make_unique<StepLoop>(*host.engine, options_.cache_event_capacity);
     for (const size_t member : MembersOf(nodes_[index]->host)) CreateWorker(host, member);
     host.thread = std::thread([&host] { EXPECT_TRUE(host.loop->Run().ok()); });
@@ -298,6 +302,7 @@ class Cluster {
                                 .run_ahead = options_.run_ahead,
                                 .eos = {1}};
     worker_options.abort_on_leak = true;
+    worker_options.verify_kv = options_.verify_kv;
     worker_options.lose_cache_changes_every = options_.lose_cache_changes_every;
     worker_options.watchdog.wedged_after_ms = options_.wedged_after_ms;
     worker_options.on_stuck = [this, index](const std::string&) { stuck_ = index; };

@@ -200,11 +200,24 @@ TEST(ClusterTest, ADeadlineEndsARequestInPrefill) {
   cluster.ExpectNothingLeft();
 }
 
+TEST(ClusterTest, CorruptBlocksAreFoundAndComputedAgain) {
+  Cluster cluster({.workers = {{proto::PREFILL}, {proto::DECODE}}, .corrupt_every = 5, .verify_kv = true});
+  ExpectSame(RunAll(cluster, Workload(), false));
+  WorkerSnapshot decode;
+  for (int i = 0; i < 500 && decode.status.blocks_corrupt() == 0; ++i) {  // it reports ten times a second
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    decode = cluster.Snapshot(1);
+  }
+  EXPECT_GT(decode.status.blocks_corrupt(), 0u);
+  EXPECT_GT(decode.status.blocks_verified(), decode.status.blocks_corrupt());
+  cluster.ExpectNothingLeft();
+}
+
 TEST(ClusterTest, APromptThatCanNeverFitIsRefused) {
   Cluster cluster({.workers = {{proto::PREFILL, 64}, {proto::DECODE, 64}}});
   const auto answers = RunAll(cluster, {MakeRequest(1, 3000, 50)}, false);
   EXPECT_EQ(answers[0].finish, FinishReason::kError);
-  EXPECT_FALSE(answers[0].status.ok());
+  EXPECT_EQ(answers[0].status.code(), absl::StatusCode::kInvalidArgument) << answers[0].status;
   cluster.ExpectNothingLeft();
 }
 

@@ -20,8 +20,10 @@ using Clock = std::chrono::steady_clock;
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 // Applies the choices that are possible, and tells them. Stops at the first broken rule.
-World Replay(const WorldOptions& options, const std::vector<Choice>& choices, std::string* trace,
-             std::vector<Choice>* applied) {
+template <typename World>
+World Replay(const typename World::Options& options, const std::vector<typename World::Choice>& choices,
+             std::string* trace, std::vector<typename World::Choice>* applied) {
+  using Choice = typename World::Choice;
   World world(options);
   int32_t line = 0;
   for (const Choice& choice : choices) {
@@ -35,9 +37,13 @@ World Replay(const WorldOptions& options, const std::vector<Choice>& choices, st
   return world;
 }
 
+template <typename World>
 class Search {
  public:
-  Search(const WorldOptions& options, int64_t states_max) : options_(options), states_max_(states_max) {}
+  using Choice = typename World::Choice;
+  using Options = typename World::Options;
+
+  Search(const Options& options, int64_t states_max) : options_(options), states_max_(states_max) {}
 
   Exploration Run() {
     const Clock::time_point start = Clock::now();
@@ -131,10 +137,10 @@ class Search {
     if (last) choices.push_back(*last);
     for (uint32_t at = state; at != 0; at = nodes_[at].parent) choices.push_back(nodes_[at].choice);
     std::ranges::reverse(choices);
-    Replay(options_, choices, &result_.trace, nullptr);
+    Replay<World>(options_, choices, &result_.trace, nullptr);
   }
 
-  const WorldOptions options_;
+  const Options options_;
   const int64_t states_max_;
   Exploration result_;
   bool failed_ = false;
@@ -150,7 +156,9 @@ class Search {
 };
 
 // The error of a walk: a broken rule, or what is left when nothing more can happen.
+template <typename World>
 std::string ErrorOf(World world) {
+  using Choice = typename World::Choice;
   for (int32_t i = 0; i < 100000 && world.error().empty(); ++i) {
     const std::vector<Choice> choices = world.Choices();
     const auto fair = std::ranges::find_if(choices, &World::IsFair);
@@ -161,13 +169,16 @@ std::string ErrorOf(World world) {
 }
 
 // Leaves out events, as long as some rule is still broken.
-std::vector<Choice> Shorten(const WorldOptions& options, std::vector<Choice> choices) {
+template <typename World>
+std::vector<typename World::Choice> Shorten(const typename World::Options& options,
+                                            std::vector<typename World::Choice> choices) {
+  using Choice = typename World::Choice;
   for (size_t chunk = choices.size() / 2; chunk > 0; chunk /= 2) {
     for (size_t begin = 0; begin + chunk <= choices.size();) {
       std::vector<Choice> fewer = choices;
       fewer.erase(fewer.begin() + static_cast<ptrdiff_t>(begin), fewer.begin() + static_cast<ptrdiff_t>(begin + chunk));
       std::vector<Choice> applied;
-      const World world = Replay(options, fewer, nullptr, &applied);
+      const World world = Replay<World>(options, fewer, nullptr, &applied);
       if (ErrorOf(world).empty()) {
         begin += chunk;
       } else {
@@ -178,18 +189,9 @@ std::vector<Choice> Shorten(const WorldOptions& options, std::vector<Choice> cho
   return choices;
 }
 
-}  // namespace
-
-std::string Exploration::Text() const {
-  const std::string seen = states > 0 ? Cat(states, " states, ") : "";
-  const std::string what = Cat(seen, transitions, " events, depth ", depth, ", ",
-                               static_cast<int64_t>(seconds * 100) / 100.0, " s", complete ? ", complete" : "");
-  return error.empty() ? what : Cat(what, "\n", error, ":\n", trace);
-}
-
-Exploration Explore(const WorldOptions& options, int64_t states_max) { return Search(options, states_max).Run(); }
-
-Exploration Wander(const WorldOptions& options, uint64_t seed, int32_t walks, int32_t events_max) {
+template <typename World>
+Exploration Walk(const typename World::Options& options, uint64_t seed, int32_t walks, int32_t events_max) {
+  using Choice = typename World::Choice;
   const Clock::time_point start = Clock::now();
   Exploration result;
   for (int32_t walk = 0; walk < walks && result.error.empty(); ++walk) {
@@ -211,12 +213,35 @@ Exploration Wander(const WorldOptions& options, uint64_t seed, int32_t walks, in
     result.depth = std::max<int32_t>(result.depth, static_cast<int32_t>(path.size()));
     result.error = world.error().empty() ? world.CheckEnd() : world.error();
     if (result.error.empty()) continue;
-    path = Shorten(options, std::move(path));
-    const World last = Replay(options, path, &result.trace, nullptr);
+    path = Shorten<World>(options, std::move(path));
+    const World last = Replay<World>(options, path, &result.trace, nullptr);
     result.error = Cat("seed ", seed, ", walk ", walk, ": ", ErrorOf(last));
   }
   result.seconds = SecondsSince(start);
   return result;
+}
+
+}  // namespace
+
+std::string Exploration::Text() const {
+  const std::string seen = states > 0 ? Cat(states, " states, ") : "";
+  const std::string what = Cat(seen, transitions, " events, depth ", depth, ", ",
+                               static_cast<int64_t>(seconds * 100) / 100.0, " s", complete ? ", complete" : "");
+  return error.empty() ? what : Cat(what, "\n", error, ":\n", trace);
+}
+
+Exploration Explore(const WorldOptions& options, int64_t states_max) {
+  return Search<World>(options, states_max).Run();
+}
+Exploration Explore(const SharedPoolOptions& options, int64_t states_max) {
+  return Search<SharedPoolWorld>(options, states_max).Run();
+}
+
+Exploration Wander(const WorldOptions& options, uint64_t seed, int32_t walks, int32_t events_max) {
+  return Walk<World>(options, seed, walks, events_max);
+}
+Exploration Wander(const SharedPoolOptions& options, uint64_t seed, int32_t walks, int32_t events_max) {
+  return Walk<SharedPoolWorld>(options, seed, walks, events_max);
 }
 
 }  // namespace baton

@@ -1,4 +1,4 @@
-// Searches what can be reached in a World, and says how a rule was broken.
+// Searches what can be reached in a World or a SharedPoolWorld, and says how a rule was broken.
 //
 // Explore: breadth first, each state once (by a 128-bit hash), so a trace is a shortest one. When everything has been
 // seen, it checks that from each state a good end is reachable by fair events alone: nobody waits for ever.
@@ -10,6 +10,7 @@
 #include <string>
 
 #include "handoff_world.h"
+#include "shared_pool_world.h"
 
 namespace baton {
 
@@ -25,6 +26,8 @@ struct Exploration {
 };
 
 Exploration Explore(const WorldOptions& options, int64_t states_max);
+Exploration Explore(const SharedPoolOptions& options, int64_t states_max);
 Exploration Wander(const WorldOptions& options, uint64_t seed, int32_t walks, int32_t events_max);
+Exploration Wander(const SharedPoolOptions& options, uint64_t seed, int32_t walks, int32_t events_max);
 
 }  // namespace baton

@@ -34,6 +34,7 @@ std::vector<NamedWorld> SmallWorlds() {
       {"two requests for one's blocks", {.requests = 2, .blocks = 2}},
       {"one request, duplicates, refusals", {.early_ends = true, .cancels = 1, .duplicates = 1}},
       {"one request, preemption, a copy fails, cancel", {.cancels = 1, .preemptions = 1, .copy_failures = 1}},
+      {"one request, other bytes arrive, cancel", {.cancels = 1, .corruptions = 1, .verify = true}},
       {"a path is measured, the session breaks", {.blocks = 3, .probe = true, .early_connect = true, .breaks = 1}},
       {"a path is measured, P dies", {.blocks = 3, .probe = true, .early_connect = true, .p_deaths = 1}},
       {"two requests of one block", {.requests = 2, .blocks = 2, .blocks_per_request = 1}},
@@ -89,7 +90,9 @@ TEST(WalkTest, LargerWorldsKeepEveryRule) {
                        .cancels = 3,
                        .duplicates = 1,
                        .preemptions = 2,
-                       .copy_failures = 2};
+                       .copy_failures = 2,
+                       .corruptions = 1,
+                       .verify = true};
   for (const bool shared_prefix : {false, true}) {
     options.shared_prefix = shared_prefix;
     const Exploration found = Wander(options, 20261124, IsLong() ? 500'000 : 4000, 2000);
@@ -238,6 +241,23 @@ const Bug kBugs[] = {
      "P does not push again after a preemption",
      {.preemptions = 1},
      [](WorldOptions& o) { o.prefill.push.again_after_preemption = false; }},
+    {"11",
+     "D does not compare what arrived",
+     {.corruptions = 1, .verify = true},
+     [](WorldOptions& o) { o.verify = false; }},
+    {"11",
+     "D decodes on blocks that it found to be bad",
+     {.corruptions = 1, .verify = true},
+     [](WorldOptions& o) {
+       static const DecodeTable table = [] {
+         DecodeTable rows(kDecodeTable.begin(), kDecodeTable.end());
+         for (DecodeRow& row : rows) {
+           if (row.event == DecodeEvent::kCorrupt) row.actions = {DecodeAction::kDecode, DecodeAction::kNothing};
+         }
+         return rows;
+       }();
+       o.decode.table = table;
+     }},
     {"10",
      "D decodes at the first token",
      {},
@@ -276,11 +296,9 @@ INSTANTIATE_TEST_SUITE_P(All, PlantedBugTest, testing::ValuesIn(kBugs));
 
 // Worlds in which each row is used.
 std::vector<WorldOptions> RowWorlds() {
-  return {{.early_ends = true, .cancels = 1},
-          {.p_deaths = 1, .cancels = 1},
-          {.breaks = 1, .cancels = 1},
-          {.blocks = 1, .blocks_per_request = 1, .d_deaths = 1},
-          {.cancels = 1, .copy_failures = 1}};
+  return {{.early_ends = true, .cancels = 1}, {.p_deaths = 1, .cancels = 1},
+          {.breaks = 1, .cancels = 1},        {.blocks = 1, .blocks_per_request = 1, .d_deaths = 1},
+          {.cancels = 1, .copy_failures = 1}, {.corruptions = 1, .verify = true}};
 }
 
 bool AnyWorldCatches(const DecodeRules& decode, const PrefillRules& prefill) {

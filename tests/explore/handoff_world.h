@@ -10,7 +10,8 @@
 //     written, and that piece still lands. A process that is frozen in the middle of a write and resumes is the same as
 //     one whose next event comes late, so the search has it everywhere.
 //   * The bytes of a block are one mark for each layer: whose they are, or garbage. A copy reads its source when it
-//     writes; a source that was given back is garbage by then.
+//     writes; a source that was given back is garbage by then. A copy may go wrong unheard; then D's comparison of
+//     digests, with `verify`, is all that stands before the client.
 //   * The supervisor kills whom D reports lost, reaps whoever died, starts it again at the same address, and tells D of
 //     each in order. The router may name an incarnation that is not the latest.
 //
@@ -46,6 +47,8 @@ struct WorldOptions {
   int32_t duplicates = 0;
   int32_t preemptions = 0;
   int32_t copy_failures = 0;
+  int32_t corruptions = 0;  // pieces that arrive with other bytes; nobody who copies hears of it
+  bool verify = false;      // D compares what arrived with what was sent
   // A restarted D counts its epochs from where the one before began, as another D would.
   bool epochs_repeat = false;
   DecodeRules decode;
@@ -80,6 +83,7 @@ enum class WorldEvent : uint8_t {
   kDeadlineAtP,  // P ends a prompt by itself
   kWrite,        // the next piece of the first copy
   kLateWrite,
+  kCorruptWrite,
   kCopyEnded,
   kCopyFails,
   // faults, and who mends them
@@ -103,6 +107,9 @@ struct Choice {
 
 class World {
  public:
+  using Choice = baton::Choice;
+  using Options = WorldOptions;
+
   explicit World(const WorldOptions& options);
 
   std::vector<Choice> Choices() const;  // faults included, as far as they are left
@@ -118,6 +125,10 @@ class World {
   void AppendKey(std::string& key) const;
 
  private:
+  static constexpr int32_t kLayers = 2;
+  static constexpr uint8_t kGarbage = 255;
+  static uint64_t EpochBase(uint8_t incarnation) { return uint64_t{incarnation} << 16; }
+
   struct Message {
     enum class Kind : uint8_t {
       kOffer,
@@ -225,6 +236,7 @@ class World {
   void DecodeReceives(Session& session);
   void Run(uint8_t request, Phase phase);
   void CheckArrived(uint8_t request, std::string_view when);
+  std::optional<size_t> FindCorrupt(uint8_t request) const;  // the first block whose bytes are not its own
   void EndRequest(uint8_t request);
   // P
   void Execute(const std::optional<PrefillDecision>& decision);
@@ -237,7 +249,7 @@ class World {
   void Step(size_t index, bool ends);
   bool InStep() const;
   uint8_t StepsOfPrompt() const { return static_cast<uint8_t>(3 * options_.blocks_per_request); }
-  void WritePiece(Copy& copy);
+  void WritePiece(Copy& copy, bool corrupt = false);
   void EndCopy(size_t index, bool ok);
   // the rest
   void PrefillDies();
@@ -259,7 +271,7 @@ class World {
   WorldOptions options_;
   std::string error_;
   int32_t p_deaths_ = 0, d_deaths_ = 0, breaks_ = 0, cancels_ = 0, duplicates_ = 0, preemptions_ = 0,
-          copy_failures_ = 0;
+          copy_failures_ = 0, corruptions_ = 0;
 
   std::vector<Session> sessions_;
   uint8_t next_session_ = 1;

@@ -7,7 +7,7 @@
 //
 // scale = max|x| / InputRange and scaled_sum = scale × Σq, which multiplies the weight block's minimum.
 // Of int8 input the largest values of a column are taken out first (Outlier) and multiplied as floats: one of them
-// alone would cost its 31 neighbours most of their bits. Each group of 24 blocks gives up one value for each six
+// alone would cost its 31 neighbours most of their bits. Each group of 24 blocks gives up one value for each nine
 // blocks, the largest of the block that has the largest now; ties go to the first.
 //
 // Tiles follow one another, so the tile that begins at column c lies at c × (k / 32) × ColumnBlockBytes.
@@ -35,7 +35,7 @@ struct Outlier {
   float value;
 };
 inline constexpr int kOutlierGroup = 24;  // blocks
-constexpr int OutliersOfGroup(int64_t blocks) { return static_cast<int>((blocks + 5) / 6); }
+constexpr int OutliersOfGroup(int64_t blocks) { return static_cast<int>((blocks + 8) / 9); }
 // Of one column (token) of `k` values.
 constexpr int OutliersOf(InputKind kind, int64_t k) {
   if (kind != InputKind::kInt8 && kind != InputKind::kInt8Halves) return 0;

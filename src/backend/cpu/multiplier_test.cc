@@ -110,12 +110,12 @@ struct Matrix {
   std::vector<double> values;  // [rows][columns]
 };
 
-// The indices of a column that keep their value: in each 24 blocks, one for each six.
+// The indices of a column that keep their value: in each 24 blocks, one for each nine.
 std::vector<bool> OutliersIn(const float* x, int64_t columns) {
   std::vector<bool> outlier(columns, false);
   for (int64_t first = 0; first < columns; first += 24 * 32) {
     const int64_t end = std::min<int64_t>(columns, first + 24 * 32);
-    for (int64_t count = ((end - first) / 32 + 5) / 6; count > 0; --count) {
+    for (int64_t count = ((end - first) / 32 + 8) / 9; count > 0; --count) {
       int64_t most = -1;
       for (int64_t i = first; i < end; ++i) {
         if (!outlier[i] && (most < 0 || std::fabs(x[i]) > std::fabs(x[most]))) most = i;

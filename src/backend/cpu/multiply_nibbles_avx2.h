@@ -54,6 +54,16 @@ struct Format {
     return rows;
   }
 
+  // Those of 8 rows × the column that is `shift` bits into each row's four, as int32.
+  BATON_INLINE __m256i RowsOfColumn(const uint8_t* block, int step, int shift, int half) {
+    if constexpr (kTraits.bits == 4) {  // one shift and one mask do it
+      const __m256i rows = _mm256_srl_epi32(LoadBytes(block + step * 32), _mm_cvtsi32_si128(shift + 4 * half));
+      return _mm256_and_si256(rows, _mm256_set1_epi32(15));
+    }
+    const __m256i rows = _mm256_srl_epi32(Rows(block, step, half), _mm_cvtsi32_si128(shift));
+    return _mm256_and_si256(rows, _mm256_set1_epi32(255));
+  }
+
   BATON_INLINE __m256 Scale(const uint8_t* header, const uint8_t* block, int part, int half) {
     const uint8_t* scales = block + kTraits.weight_bytes;
     if constexpr (kTraits.header_bytes == 0) return LoadHalves(scales + half * 16);
@@ -316,10 +326,10 @@ __attribute__((noinline)) void AddOutliers(const MultiplyArgs& args) {
       const uint8_t* block = args.panel + BlockOffset(kTraits, b);
       const uint8_t* header =
           args.panel + BlockOffset(kTraits, b / kHeaderBlocks * kHeaderBlocks) - kTraits.header_bytes;
-      const __m128i shift = _mm_cvtsi32_si128(outlier->column % 4 * 8);
+      const int shift = outlier->column % 4 * 8;
       const __m256 value = _mm256_broadcast_ss(&outlier->value);
       for (int half = 0; half < 2; ++half) {
-        const __m256i q = _mm256_and_si256(_mm256_srl_epi32(F::Rows(block, step, half), shift), _mm256_set1_epi32(255));
+        const __m256i q = F::RowsOfColumn(block, step, shift, half);
         const __m256 scale = F::Scale(header, block, step / F::kPartSteps, half);
         const __m256 weight = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(q), F::Minimum(header, block, scale, half));
         sums[half] = _mm256_fmadd_ps(weight, value, sums[half]);
