@@ -10,6 +10,9 @@ find_program() {
   echo "gpu.sh: $1 is not built; run make where nvcc is found, or unpack the archive of make package" >&2
   exit 1
 }
+find_script() {
+  if [ -f "$here/$1" ]; then echo "$here/$1"; else echo "$here/../tests/gpu/$1"; fi
+}
 case "${1:-}" in
   test)
     "$(find_program baton)" devices
@@ -18,6 +21,16 @@ case "${1:-}" in
     "$(find_program deterministic_gpu_test)" --gtest_brief=1
     "$(find_program transport_gpu_test)" --gtest_brief=1
     python3 "$(find_program deterministic_end_to_end.py)" --baton "$(dirname "$(find_program baton)")"
+    if python3 -c 'import torch, numpy' 2>/dev/null; then
+      python3 "$(find_script layer_reference.py)"
+    else
+      echo "gpu.sh: python3 has no torch: layers were not compared with the reference"
+    fi
+    if [ -f "${BATON_MODEL:=$here/../models/SmolLM2-135M-Instruct.Q4_1.gguf}" ]; then
+      python3 "$(find_script demo_model_check.py)" "$BATON_MODEL"
+    else
+      echo "gpu.sh: the demo model is not at $BATON_MODEL (BATON_MODEL names it): its answers were not compared with the CPU's"
+    fi
     ;;
   sanitize)  # a few minutes: small cases of every kernel
     cases='*OneCta*:*OneShort*/0:*OneShort*/3:Sampling*:*Rows*/2:*Rows*/3:*Rows*/28:*Rows*/29:Fill*'

@@ -1,7 +1,9 @@
 """The engine against an independent float32 Llama in numpy: same tokens wherever the reference is sure of them."""
 
 import json
+import pathlib
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import tokenizers
 import llama_reference as reference
 
 MAX_TOKENS = 16
+GPU_ANSWERS = pathlib.Path(__file__).parent / "gpu" / "demo_answers.json"
 
 TEXTS = [
     "The capital of France is", "Once upon a time, in a small village by the sea, there lived",
@@ -72,6 +75,10 @@ class Comparison:
 
 @pytest.fixture(scope="session")
 def demo(demo_model):
+    return load_demo(demo_model)
+
+
+def load_demo(demo_model):
     metadata, config, weights = reference.read_gguf(demo_model)
     vocabulary = {token: i for i, token in enumerate(metadata["tokenizer.ggml.tokens"])}
     merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
@@ -111,6 +118,32 @@ def test_chunks_threads_and_blocks_change_no_bit(demo_answers, build_dir, demo_m
     requests, expected = demo_answers
     some = slice(0, None, 7)
     assert run(build_dir, demo_model, requests[some], *options) == expected[some]
+
+
+def test_answers_that_gpus_are_compared_with(demo, build_dir, demo_model):
+    """tests/gpu/demo_answers.json is what this backend says: the sure tokens, whatever the instruction set."""
+    cases = json.loads(GPU_ANSWERS.read_text())
+    assert [case["prompt"] for case in cases] == gpu_prompts(demo)
+    requests = [{"tokens": case["prompt"], "force": case["tokens"]} for case in cases]
+    sure = 0
+    for case, answer in zip(cases, run(build_dir, demo_model, requests, "threads=2")):
+        for token, margin, top in zip(case["tokens"], case["margins"], answer["top"]):
+            sure += margin > 0.5
+            assert margin <= 0.5 or top[0][0] == token
+    assert sure > 100
+
+
+def gpu_prompts(demo):
+    return demo[1][::3] + [demo[2].encode(PERPLEXITY_TEXT).ids[:300]]
+
+
+def write_answers_for_gpus(demo, build_dir, demo_model):
+    """Makes that file anew, after a change of the model or of the prompts: python tests/engine_test.py BUILD MODEL"""
+    requests = [{"tokens": prompt, "max_tokens": MAX_TOKENS} for prompt in gpu_prompts(demo)]
+    cases = [{"prompt": request["tokens"], "tokens": answer["tokens"],
+              "margins": [round(best[1] - second[1], 3) for best, second in answer["top"]]}
+             for request, answer in zip(requests, run(build_dir, demo_model, requests, "threads=2"))]
+    GPU_ANSWERS.write_text("[" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) + "]\n")
 
 
 # Part of chapter 1 of "Alice's Adventures in Wonderland" (Lewis Carroll, 1865; public domain).
@@ -238,3 +271,7 @@ def test_random_gguf(build_dir, tmp_path, shape, kind, isa):
     config, weights = reference.random_llama(4, **SHAPES[shape])
     stored = reference.write_gguf(tmp_path / "model.gguf", config, weights, kind)
     check_random_llama(build_dir, tmp_path / "model.gguf", config, stored, EXACT if kind == "F16" else QUANTIZED, isa)
+
+
+if __name__ == "__main__":
+    write_answers_for_gpus(load_demo(pathlib.Path(sys.argv[2])), pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))

@@ -8,6 +8,7 @@
 #if BATON_HAVE_CUDA
 #include "device/cuda_device.h"
 #include "device/cuda_library.h"
+#include "device/cuda_nvml.h"
 #endif
 
 namespace baton {
@@ -49,6 +50,14 @@ absl::StatusOr<BackendChoice> ChooseCpu(const EngineFlags& flags) {
 // For activations, the GEMM library's workspaces and graphs, beside weights and KV cache.
 constexpr int64_t kReservedBytes = int64_t{6} << 30;
 
+// For an error message: who else may hold the memory that is missing.
+std::string HeldByAll(int32_t gpu) {
+  const auto nvml = Nvml::Load();
+  if (!nvml.ok()) return "";
+  const auto state = (*nvml)->Read(gpu);
+  return state.ok() ? Cat(" (all processes together hold ", state->used_bytes / 1e9, ")") : "";
+}
+
 absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags& flags, int64_t weight_bytes) {
   BATON_ASSIGN_OR_RETURN(const CudaDeviceInfo device, SelectCudaDevice(flags.gpu));
   // Of processes that share it each takes its part, whoever comes first.
@@ -57,7 +66,8 @@ absl::StatusOr<BackendChoice> ChooseGpu(const EngineFlags& flags, int64_t weight
   if (left < static_cast<int64_t>(0.25 * kGib)) {
     return ResourceExhausted(
         "the model's weights take ", weight_bytes / 1e9, " GB; of GPU ", flags.gpu, " (", device.name, ") ",
-        device.free_bytes / 1e9, " GB are free, and ", kReservedBytes / 1e9, " are needed beside weights and KV cache",
+        device.free_bytes / 1e9, " GB are free", HeldByAll(flags.gpu), ", and ", kReservedBytes / 1e9,
+        " are needed beside weights and KV cache",
         flags.gpu_share > 1 ? Cat(", by each of ", flags.gpu_share, " processes: leave --isolate out") : "",
         "; choose another GPU with --gpus, or a smaller model");
   }
@@ -134,30 +144,73 @@ std::unique_ptr<Transport> ChooseTransport(const KvMemory& memory, int32_t gpu) 
 
 #if BATON_HAVE_CUDA
 
+namespace {
+
+// Empty where NVML is missing, which AppendLibraries says, or does not know the GPU.
+std::string GpuStateLine(int32_t index) {
+  const auto nvml = Nvml::Load();
+  if (!nvml.ok()) return "";
+  const auto state = (*nvml)->Read(index);
+  if (!state.ok()) return "";
+  std::string line = Cat("      other processes hold ", state->used_bytes / 1000000, " MB");
+  if (state->busy_percent) line += Cat(", busy ", *state->busy_percent, " %");
+  if (state->power_watts) line += Cat(", ", static_cast<int64_t>(*state->power_watts), " W");
+  if (state->temperature_celsius) line += Cat(", ", *state->temperature_celsius, " °C");
+  if (state->pcie_generation && state->pcie_lanes) {
+    line += Cat(", PCIe ", *state->pcie_generation, ".0 × ", *state->pcie_lanes);
+  }
+  return line + Cat(", NVLink ", state->nvlinks_active, " of ", state->nvlinks, " active");
+}
+
+// Where each library was found, or where it was sought.
+void AppendLibraries(std::vector<std::string>& lines) {
+  const auto cublas = LoadCublasLt();
+  lines.push_back(Cat("      cuBLASLt: ", cublas.ok() ? Cat(CublasLtVersion(**cublas), ", ", (*cublas)->path)
+                                                      : std::string(Message(cublas.status()))));
+  const auto nvml = Nvml::Load();
+  lines.push_back(Cat("      NVML: ", nvml.ok() ? Cat("driver ", (*nvml)->driver(), ", ", (*nvml)->path())
+                                                : std::string(Message(nvml.status()))));
+  const auto nccl = FindNccl();
+  lines.push_back(Cat("      NCCL: ", nccl.ok() ? Cat(nccl->version, ", ", nccl->path, "; not used yet")
+                                                : Cat(Message(nccl.status()), "; it is not used yet")));
+}
+
+}  // namespace
+
+absl::StatusOr<proto::GpuGauges> ReadGpuGauges(int32_t gpu) {
+  BATON_ASSIGN_OR_RETURN(const Nvml* nvml, Nvml::Load());
+  BATON_ASSIGN_OR_RETURN(const GpuState state, nvml->Read(gpu));
+  proto::GpuGauges gauges;
+  gauges.set_busy(state.busy_percent.value_or(0) / 100.0);
+  gauges.set_power_watts(state.power_watts.value_or(0));
+  gauges.set_temperature_celsius(state.temperature_celsius.value_or(0));
+  gauges.set_memory_used_bytes(state.used_bytes);
+  return gauges;
+}
+
 std::vector<std::string> DescribeGpus() {
   std::vector<std::string> lines;
   absl::Status last;
   for (int32_t index = 0; index < 64; ++index) {
+    const std::string state = GpuStateLine(index);  // before this process takes memory of its own there
     const absl::StatusOr<CudaDeviceInfo> device = SelectCudaDevice(index);
     last = device.status();
     if (!device.ok()) break;
     lines.push_back(Cat("gpu ", index, " ", device->name, ", ", device->multiprocessors, " multiprocessors, ",
                         static_cast<int64_t>(device->memory_bytes / 1e9), " GB, ",
                         static_cast<int64_t>(device->free_bytes / 1e9), " free"));
+    if (!state.empty()) lines.push_back(state);
   }
   if (lines.empty()) lines.push_back(Cat("gpu   none: ", Message(last)));
-  const auto library = LoadCublasLt();
-  if (library.ok()) {
-    lines.push_back(Cat("      cuBLASLt: ", (*library)->path));
-  } else {
-    lines.push_back(Cat("      cuBLASLt: ", Message(library.status())));
-  }
+  AppendLibraries(lines);
   return lines;
 }
 
 #else
 
 std::vector<std::string> DescribeGpus() { return {"gpu   none: this binary was built without CUDA"}; }
+
+absl::StatusOr<proto::GpuGauges> ReadGpuGauges(int32_t) { return NoCuda(); }
 
 #endif
 

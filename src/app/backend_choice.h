@@ -10,6 +10,7 @@
 #include "backend/backend.h"
 #include "backend/ceilings.h"
 #include "base/status.h"
+#include "proto/baton.pb.h"
 #include "transfer/transport.h"
 
 namespace baton {
@@ -34,6 +35,9 @@ int32_t CountGpus(const EngineFlags& flags);
 // How KV blocks get into `memory` and out of it: shared memory for the host's, CUDA IPC for a GPU's. Where a GPU's
 // memory cannot be exported the workers of this process keep to themselves, and a warning says so.
 std::unique_ptr<Transport> ChooseTransport(const KvMemory& memory, int32_t gpu);
+
+// What NVML says of a GPU now. An error where there is no NVML, or no GPU.
+absl::StatusOr<proto::GpuGauges> ReadGpuGauges(int32_t gpu);
 
 // For baton devices: one line for each GPU, or why there is none; then where CUDA's libraries were found or sought.
 std::vector<std::string> DescribeGpus();

@@ -10,6 +10,7 @@
 #include "app/backend_choice.h"
 #include "base/log.h"
 #include "device/machine.h"
+#include "engine/expand_weight.h"
 #include "engine/llama.h"
 #include "model/model.h"
 
@@ -288,7 +289,7 @@ absl::StatusOr<Model> LoadModelFor(const EngineFlags& flags) {
 
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineFlags& flags, const Model& model, int64_t kv_tokens,
                                                      std::function<void(double fraction)> on_progress) {
-  BATON_ASSIGN_OR_RETURN(BackendChoice choice, ChooseBackend(flags, model.weight_bytes()));
+  BATON_ASSIGN_OR_RETURN(BackendChoice choice, ChooseBackend(flags, ExpandedBytes(model, kCudaWeightTypes)));
   EngineOptions options = OptionsFor(flags, model, choice, std::move(on_progress));
   if (flags.kv_cache_dtype != "auto") {
     BATON_ASSIGN_OR_RETURN(options.kv_dtype, KvType(flags.kv_cache_dtype));

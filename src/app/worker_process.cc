@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "app/backend_choice.h"
 #include "app/child_link.h"
 #include "app/engine_factory.h"
+#include "app/gpu_watch.h"
 #include "app/processes.h"
 #include "base/crash_handler.h"
 #include "base/log.h"
@@ -155,6 +157,7 @@ class WorkerProcess {
       return InvalidArgument("--verify-kv: expected KV blocks in host memory (CPUs, --sim), found them on ",
                              loop.loaded.engine->info().device, "; leave the flag out");
     }
+    if (!gpu_ && loop.loaded.engine->info().backend == "cuda") gpu_.emplace(flags_.engine.gpu);
     loop.transport = MakeTransport(flags_, loop.loaded.engine->kv_memory());
     loop.steps = std::make_unique<StepLoop>(*loop.loaded.engine);
     for (const WorkerFlag& flag : workers) {
@@ -175,7 +178,8 @@ class WorkerProcess {
           .on_stuck = [this, &loop](const std::string& reason) { EndStuck(loop, reason); },
           .mute_handoff = flags_.mute_handoff,
           .abort_on_leak = flags_.abort_on_leak,
-          .report_lost = [this](const proto::WorkerLost& lost) { link_->ReportLost(lost); }};
+          .report_lost = [this](const proto::WorkerLost& lost) { link_->ReportLost(lost); },
+          .gpu_gauges = [this] { return gpu_ ? gpu_->Now() : std::nullopt; }};
       BATON_ASSIGN_OR_RETURN(auto worker, Worker::Create(*network_, *loop.steps, *loop.transport, std::move(options)));
       loop.workers.push_back(std::move(worker));
     }
@@ -213,6 +217,7 @@ class WorkerProcess {
   std::unique_ptr<ChildLink> link_;
   std::unique_ptr<StepRecord> step_record_;
   size_t workers_ = 0;
+  std::optional<GpuWatch> gpu_;  // which workers ask
   std::vector<std::unique_ptr<EngineLoop>> loops_;
   std::unique_ptr<Timer> last_resort_;
   std::unique_ptr<Network> network_;  // goes first

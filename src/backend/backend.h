@@ -31,7 +31,8 @@ struct BackendInfo {
   std::string instruction_set;     // enters the fingerprint: "avx2", "plain", "sm_90a", "sm_90a,deterministic"
   int32_t default_block_size = 0;  // tokens
   DType default_kv_dtype = DType::kF16;
-  int32_t steps_in_flight = 1;  // as EngineInfo's
+  int32_t steps_in_flight = 1;      // as EngineInfo's
+  std::vector<DType> weight_types;  // that PrepareLinear takes; the engine makes BF16 of others
 };
 
 // The numbers of a decoder-only model that its kernels need.
@@ -47,7 +48,9 @@ struct ModelShape {
   float rms_norm_epsilon = 1e-5f;
   bool rope_interleaved = false;                // pairs (2i, 2i+1) instead of (i, i + head_dim / 2): GGUF's Llama rows
   std::vector<float> rope_inverse_frequencies;  // [head_dim / 2], any scaling already applied
-  std::vector<TokenId> end_tokens;              // masked by min_tokens
+  // [num_layers], or empty: 1. Used where K and V are stored in FP8: stored × scale = value.
+  std::vector<float> k_scales, v_scales;
+  std::vector<TokenId> end_tokens;  // masked by min_tokens
 };
 
 struct StepLimits {
@@ -134,7 +137,18 @@ struct CpuOptions {
 };
 absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(const CpuOptions& options);
 
+// Sees the numbers of a step, for comparisons with a reference. Steps that are observed run without graphs, and stop
+// after each half of a layer.
+class StepObserver {
+ public:
+  virtual ~StepObserver() = default;
+  // The residual stream, [rows][hidden], with what layer half / 2 has added: attention if half is even, else the MLP.
+  virtual void OnHalfLayer(int32_t half, std::span<const float> hidden) = 0;
+  virtual void OnLogits(std::span<const float> logits) = 0;  // [rows to sample][vocabulary]
+};
+
 // One Hopper GPU (backend/cuda/). Defined only where the build found nvcc: see BATON_HAVE_CUDA.
+inline constexpr DType kCudaWeightTypes[] = {DType::kF8E4M3, DType::kBF16, DType::kF16, DType::kF32};
 struct CudaOptions {
   int32_t device = 0;    // index among the visible ones
   bool graphs = true;    // decode steps as CUDA graphs
@@ -142,6 +156,7 @@ struct CudaOptions {
   // A row's results do not depend on the batch: products and attention by backend/cuda/invariant_*.cu, at a price in
   // time. Without it they depend on it in the last bits.
   bool deterministic = false;
+  StepObserver* observer = nullptr;
 };
 absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(const CudaOptions& options);
 

@@ -28,22 +28,17 @@ std::vector<std::string> SplitPath(const char* list) {
   return parts;
 }
 
-absl::StatusOr<void*> OpenLibrary(const std::string& name, std::string& path) {
-  std::string places;
-  for (const std::string& folder : CudaLibraryFolders()) {
-    path = Cat(folder, "/", name);
-    if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
-    places += Cat(folder, ", ");
-  }
-  path = name;
-  if (void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
-  return FailedPrecondition("the CUDA library ", name, " was not found in ", places,
-                            "or the loader's path; install CUDA 13 ",
-                            "or pip's nvidia-cublas, or name its folder in BATON_CUDA_LIBRARIES");
+// Where the loader found what `handle` is, by one of its functions; else the name that it was asked for.
+std::string PathOf(void* handle, const char* function, const std::string& name) {
+  Dl_info info{};
+  void* address = dlsym(handle, function);
+  if (address == nullptr || dladdr(address, &info) == 0 || info.dli_fname == nullptr) return name;
+  return info.dli_fname;
 }
 
 absl::Status LoadInto(CublasLtLibrary& library) {
-  BATON_ASSIGN_OR_RETURN(void* handle, OpenLibrary("libcublasLt.so.13", library.path));
+  BATON_ASSIGN_OR_RETURN(void* handle,
+                         OpenCudaLibrary("libcublasLt.so.13", "install CUDA 13 or pip's nvidia-cublas", library.path));
   const char* missing = nullptr;
   auto load = [&](auto& function, const char* name) {
     function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(handle, name));
@@ -66,10 +61,42 @@ absl::Status LoadInto(CublasLtLibrary& library) {
   load(library.preference_set, "cublasLtMatmulPreferenceSetAttribute");
   if (missing != nullptr)
     return FailedPrecondition(library.path, " has no function ", missing, "; CUDA 13's is needed");
+  library.path = PathOf(handle, "cublasLtCreate", library.path);
   return absl::OkStatus();
 }
 
 }  // namespace
+
+absl::StatusOr<void*> OpenCudaLibrary(const std::string& name, std::string_view advice, std::string& path) {
+  std::string places;
+  for (const std::string& folder : CudaLibraryFolders()) {
+    path = Cat(folder, "/", name);
+    if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
+    places += Cat(folder, ", ");
+  }
+  path = name;
+  if (void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
+  return FailedPrecondition(name, " was not found in ", places, "or the loader's path; ", advice,
+                            ", or name its folder in BATON_CUDA_LIBRARIES");
+}
+
+std::string CublasLtVersion(const CublasLtLibrary& library) {
+  const size_t version = library.get_version();
+  return Cat(version / 10000, ".", version / 100 % 100, ".", version % 100);
+}
+
+absl::StatusOr<NcclVersion> FindNccl() {
+  NcclVersion found;
+  BATON_ASSIGN_OR_RETURN(void* handle, OpenCudaLibrary("libnccl.so.2", "install pip's nvidia-nccl-cu13", found.path));
+  const auto get_version = reinterpret_cast<int (*)(int*)>(dlsym(handle, "ncclGetVersion"));
+  int version = 0;
+  if (get_version == nullptr || get_version(&version) != 0) {
+    return FailedPrecondition(found.path, " does not tell its version: it is no NCCL 2");
+  }
+  found.path = PathOf(handle, "ncclGetVersion", found.path);
+  found.version = Cat(version / 10000, ".", version / 100 % 100, ".", version % 100);
+  return found;
+}
 
 std::vector<std::string> CudaLibraryFolders() {
   std::vector<std::string> folders = SplitPath(std::getenv("BATON_CUDA_LIBRARIES"));

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -38,6 +39,17 @@ struct CublasLtLibrary {
 };
 
 absl::StatusOr<const CublasLtLibrary*> LoadCublasLt();
+std::string CublasLtVersion(const CublasLtLibrary& library);
+
+// Nothing is computed with NCCL yet: workers are single GPUs, and hand-offs are one-sided copies. What `baton devices`
+// reports is whether a build with tensor parallelism would find it.
+struct NcclVersion {
+  std::string version, path;
+};
+absl::StatusOr<NcclVersion> FindNccl();
+
+// Opens a library from the first place that has it, which goes into `path`. `advice`: how to get one.
+absl::StatusOr<void*> OpenCudaLibrary(const std::string& name, std::string_view advice, std::string& path);
 
 // The folders that are searched, in order; for the doctor.
 std::vector<std::string> CudaLibraryFolders();

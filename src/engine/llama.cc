@@ -104,7 +104,8 @@ absl::Status LlamaEngine::LayersDone(const Batch& batch, int32_t layer_end, Laye
   return absl::OkStatus();
 }
 
-ModelShape ShapeOf(const ModelConfig& config, const EngineOptions& options) {
+ModelShape ShapeOf(const Model& model, const EngineOptions& options) {
+  const ModelConfig& config = model.config();
   ModelShape shape;
   shape.num_layers = config.num_layers;
   shape.hidden_size = config.hidden_size;
@@ -117,6 +118,8 @@ ModelShape ShapeOf(const ModelConfig& config, const EngineOptions& options) {
   shape.rms_norm_epsilon = config.rms_norm_epsilon;
   shape.rope_interleaved = config.rope_interleaved;
   shape.rope_inverse_frequencies = config.rope_inverse_frequencies;
+  shape.k_scales = ReadKvScales(model, 'k');
+  shape.v_scales = ReadKvScales(model, 'v');
   shape.end_tokens = options.end_tokens.empty() ? config.eos : options.end_tokens;
   return shape;
 }
@@ -168,8 +171,8 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateLlamaEngine(const Model& model, st
                                                           const EngineOptions& options) {
   BATON_ASSIGN_OR_RETURN(EngineInfo info, PlanEngine(model, backend->info(), options));
   BATON_ASSIGN_OR_RETURN(LlamaWeights weights, LoadLlamaWeights(model, *backend, options.on_progress));
-  BATON_RETURN_IF_ERROR(backend->Start(ShapeOf(model.config(), options), info.kv, info.num_blocks,
-                                       {info.max_batch_tokens, info.max_sequences}));
+  BATON_RETURN_IF_ERROR(
+      backend->Start(ShapeOf(model, options), info.kv, info.num_blocks, {info.max_batch_tokens, info.max_sequences}));
   return std::make_unique<LlamaEngine>(std::move(backend), std::move(weights), std::move(info));
 }
 

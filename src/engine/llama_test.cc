@@ -4,14 +4,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 
+#include "engine/llama_weights.h"
 #include "model/dummy.h"
+#include "model/float_formats.h"
 #include "model/rope.h"
 
 namespace baton {
 namespace {
 
-absl::StatusOr<Model> SmallModel(bool fp8) {
+absl::StatusOr<ModelParts> SmallParts(bool fp8) {
   ModelParts parts;
   ModelConfig& config = parts.config;
   config.architecture = "LlamaForCausalLM";
@@ -26,6 +29,11 @@ absl::StatusOr<Model> SmallModel(bool fp8) {
   config.rope_inverse_frequencies = RopeInverseFrequencies(config.head_dim, config.rope_theta);
   if (fp8) config.quantization.scheme = QuantizationScheme::kFp8PerChannelDynamic;
   BATON_RETURN_IF_ERROR(MakeDummyWeights(1, parts));
+  return parts;
+}
+
+absl::StatusOr<Model> SmallModel(bool fp8) {
+  BATON_ASSIGN_OR_RETURN(ModelParts parts, SmallParts(fp8));
   return Model::Create(std::move(parts), "small");
 }
 
@@ -91,10 +99,92 @@ TEST(LlamaEngine, RefusesOptionsThatCannotBe) {
 }
 
 TEST(LlamaEngine, NamesTheWeightThatTheBackendCannotTake) {
-  const absl::Status status = Create({}, /*fp8=*/true).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_NE(Message(status).find("model.layers.0.self_attn.q_proj"), std::string_view::npos) << status;
-  EXPECT_NE(Message(status).find("F8_E4M3"), std::string_view::npos) << status;
+  const auto status = [](bool fp8) {
+    auto parts = SmallParts(fp8);
+    parts->tensors.at("model.layers.0.self_attn.k_proj.weight").bytes -= 16;
+    const auto model = Model::Create(*std::move(parts), "small");
+    return CreateLlamaEngine(*model, *CreateCpuBackend({}), {}).status();
+  };
+  for (const bool fp8 : {false, true}) {  // as it is, and expanded
+    const absl::Status found = status(fp8);
+    EXPECT_EQ(found.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(Message(found).find("model.layers.0.self_attn."), std::string_view::npos) << found;
+    EXPECT_NE(Message(found).find("bytes"), std::string_view::npos) << found;
+  }
+}
+
+SampledToken FirstToken(Engine& engine) {
+  const std::vector<TokenId> tokens{3, 1, 4, 1, 5};
+  const std::vector<BlockId> blocks{0};
+  SamplingParams sampling;
+  sampling.temperature = 0;
+  sampling.top_logprobs = 1;
+  Batch batch;
+  batch.items.push_back(
+      {.tokens = tokens, .prompt_length = 5, .count = 5, .block_table = blocks, .sample = true, .sampling = &sampling});
+  const auto output = engine.Run(batch, nullptr);
+  EXPECT_TRUE(output.ok()) << output.status();
+  return output->items[0].sampled;
+}
+
+// FP8 checkpoints run on CPUs with the weights that their scales give, and unquantized activations.
+TEST(LlamaEngine, Fp8WeightsRunOnTheCpu) {
+  EngineOptions options;
+  options.kv_bytes = 1 << 20;
+  const auto fp8 = Create(options, /*fp8=*/true);
+  ASSERT_TRUE(fp8.ok()) << fp8.status();
+  auto parts = SmallParts(true);
+  TensorMap floats;
+  std::vector<std::vector<float>> memory;
+  for (const auto& [name, view] : parts->tensors) {
+    if (name.ends_with("_scale")) continue;
+    floats[name] = view;
+    if (view.dtype != DType::kF8E4M3) continue;
+    const TensorView& scale = parts->tensors.at(name + "_scale");
+    std::vector<float>& values = memory.emplace_back(view.bytes);
+    for (int64_t i = 0; i < view.bytes; ++i) {
+      float row_scale;
+      std::memcpy(&row_scale, scale.data + i / view.columns() * 4, 4);
+      values[i] = Bfloat16ToFloat(FloatToBfloat16(Fp8E4M3ToFloat(view.data[i]) * row_scale));
+    }
+    floats[name] = {.dtype = DType::kF32,
+                    .shape = view.shape,
+                    .data = reinterpret_cast<const uint8_t*>(values.data()),
+                    .bytes = view.bytes * 4};
+  }
+  parts->tensors = floats;
+  parts->config.quantization = {};
+  const auto model = Model::Create(*std::move(parts), "floats");
+  ASSERT_TRUE(model.ok()) << model.status();
+  const auto plain = CreateLlamaEngine(*model, *CreateCpuBackend({}), options);
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  const SampledToken a = FirstToken(**fp8), b = FirstToken(**plain);
+  EXPECT_EQ(a.token, b.token);
+  EXPECT_NEAR(a.logprob, b.logprob, 0.02);  // BF16 products may round their input
+}
+
+// KV blocks are exchanged only between workers whose scales of K and V agree.
+TEST(LlamaEngine, KvScalesArePartOfTheFingerprint) {
+  const auto fingerprint = [](float k_scale, std::vector<float>* found = nullptr) {
+    auto parts = SmallParts(true);
+    const float one = 1.0f;
+    const auto view = [](const float& value) {
+      return TensorView{
+          .dtype = DType::kF32, .shape = {1}, .data = reinterpret_cast<const uint8_t*>(&value), .bytes = 4};
+    };
+    for (int layer = 0; layer < 6; ++layer) {
+      parts->tensors[Cat("model.layers.", layer, ".self_attn.k_scale")] = view(layer == 4 ? k_scale : one);
+      parts->tensors[Cat("model.layers.", layer, ".self_attn.v_scale")] = view(one);
+    }
+    const auto model = Model::Create(*std::move(parts), "small");
+    EXPECT_TRUE(model.ok()) << model.status();
+    if (found != nullptr) *found = ReadKvScales(*model, 'k');
+    return model->fingerprint();
+  };
+  std::vector<float> found;
+  EXPECT_NE(fingerprint(0.5f), fingerprint(0.25f, &found));
+  EXPECT_EQ(fingerprint(0.5f), fingerprint(0.5f));
+  EXPECT_EQ(found, (std::vector<float>{1, 1, 1, 1, 0.25f, 1}));
 }
 
 }  // namespace

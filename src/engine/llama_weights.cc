@@ -1,9 +1,11 @@
 #include "engine/llama_weights.h"
 
 #include <algorithm>
-#include <cstring>
 #include <initializer_list>
 #include <string>
+
+#include "engine/expand_weight.h"
+#include "model/dequantize.h"
 
 namespace baton {
 namespace {
@@ -17,9 +19,16 @@ class Loader {
   absl::StatusOr<std::unique_ptr<LinearWeight>> Linear(const std::string& prefix,
                                                        std::initializer_list<const char*> names) {
     std::vector<LinearSource> sources;
+    std::vector<ExpandedWeight> expanded;  // until the backend has its own copy
     for (const char* name : names) {
       BATON_ASSIGN_OR_RETURN(LinearSource source, Source(prefix + name));
       loaded_ += source.weight.bytes;
+      if (NeedsExpansion(source.weight, backend_.info().weight_types)) {
+        auto made = ExpandToBf16(source);
+        if (!made.ok()) return Named(made.status(), prefix + name);
+        source = made->source;
+        expanded.push_back(*std::move(made));
+      }
       sources.push_back(std::move(source));
     }
     auto weight = backend_.PrepareLinear(sources);
@@ -50,10 +59,7 @@ class Loader {
     if (const TensorView* bias = model_.Find(name + ".bias")) source.bias = *bias;
     if (const TensorView* scale = model_.Find(name + ".weight_scale")) source.scale = *scale;
     if (const TensorView* scale = model_.Find(name + ".input_scale")) {
-      if (scale->dtype != DType::kF32 || scale->bytes != 4) {
-        return InvalidArgument(name, ".input_scale: expected one F32 number, found ", DescribeTensor(*scale));
-      }
-      std::memcpy(&source.input_scale, scale->data, 4);
+      source.input_scale = ReadScale(*scale);
     }
     return source;
   }
@@ -70,6 +76,21 @@ class Loader {
 };
 
 }  // namespace
+
+float ReadScale(const TensorView& scale) {
+  float value = 1;
+  Dequantize(scale.dtype, scale.data, 1, &value);
+  return value;
+}
+
+std::vector<float> ReadKvScales(const Model& model, char letter) {
+  std::vector<float> scales;
+  for (int32_t i = 0; i < model.config().num_layers; ++i) {
+    const TensorView* scale = model.Find(Cat("model.layers.", i, ".self_attn.", letter, "_scale"));
+    scales.push_back(scale == nullptr ? 1.0f : ReadScale(*scale));
+  }
+  return scales;
+}
 
 absl::StatusOr<LlamaWeights> LoadLlamaWeights(const Model& model, Backend& backend,
                                               const std::function<void(double)>& on_progress) {

@@ -1,4 +1,5 @@
-// A Llama's weights inside a backend, Q, K and V as one matrix, gate and up as another.
+// A Llama's weights inside a backend, Q, K and V as one matrix, gate and up as another. Types that the backend does not
+// compute with reach it as BF16 (expand_weight.h).
 //
 // Ownership: must be destroyed before the backend that made them. Errors: those of the backend, with the weight's name.
 #pragma once
@@ -28,6 +29,11 @@ struct LlamaWeights {
 
   const LinearWeight& head() const { return separate_head == nullptr ? *embedding : *separate_head; }
 };
+
+// One number, which the model has checked (model/weights.h).
+float ReadScale(const TensorView& scale);
+// What stored K ('k') or V ('v') of each layer are to be multiplied by; 1 where the model does not say.
+std::vector<float> ReadKvScales(const Model& model, char letter);
 
 absl::StatusOr<LlamaWeights> LoadLlamaWeights(const Model& model, Backend& backend,
                                               const std::function<void(double)>& on_progress);

@@ -61,12 +61,21 @@ absl::StatusOr<QuantizationScheme> ReadGroup(const JsonObject& group) {
 // Whether the KV cache is FP8; other types are refused.
 absl::StatusOr<bool> ReadKvScheme(const JsonObject& json) {
   if (!json.Has("kv_cache_scheme")) return false;
-  if (json.Find("kv_cache_scheme")->is_string()) return true;  // AutoFP8's "static"
+  if (json.Find("kv_cache_scheme")->is_string()) {  // AutoFP8's
+    BATON_ASSIGN_OR_RETURN(const std::string name, json.String("kv_cache_scheme"));
+    if (name != "static") return json.Wrong("kv_cache_scheme", "static");
+    return true;
+  }
   BATON_ASSIGN_OR_RETURN(const JsonObject scheme_json, json.Object("kv_cache_scheme"));
   BATON_ASSIGN_OR_RETURN(const NumberScheme scheme, ReadNumberScheme(scheme_json));
   if (scheme.strategy != "tensor") {
     return Unimplemented(scheme_json.what(), ": scales by '", scheme.strategy,
                          "' are not supported; supported is tensor");
+  }
+  if (scheme.dynamic) {
+    return Unimplemented(scheme_json.what(),
+                         ": scales that are found at run time are not supported; supported are those of ",
+                         "the checkpoint ('dynamic': false)");
   }
   return true;
 }

@@ -65,6 +65,15 @@ TEST(HfQuantizationTest, RefusesByName) {
   EXPECT_TRUE(Says(status(Compressed(R"("strategy":"group","group_size":128)", kToken)), {"'group'"}));
   EXPECT_TRUE(Says(status(Compressed(kChannel, R"("strategy":"token","dynamic":true,"num_bits":4)")), {"4-bit"}));
   EXPECT_TRUE(Says(status(Compressed(kChannel, R"("strategy":"token","dynamic":true,"type":"int")")), {"8-bit int"}));
+  const auto kv = [&](std::string_view scheme) {
+    return status(
+        Compressed(kTensor, kTensor, Cat(R"(,"kv_cache_scheme":{"num_bits":8,"type":"float",)", scheme, "}")));
+  };
+  EXPECT_TRUE(Says(kv(R"("strategy":"tensor","dynamic":true)"), {"kv_cache_scheme", "found at run time"}));
+  EXPECT_TRUE(Says(kv(R"("strategy":"attn_head","dynamic":false)"), {"'attn_head'", "supported is tensor"}));
+  EXPECT_TRUE(Says(status(R"({"quant_method":"fp8","kv_cache_scheme":"odd"})"), {"kv_cache_scheme", "static"}));
+  EXPECT_TRUE(Says(status(R"({"quant_method":"modelopt","quant_algo":"FP8","kv_cache_quant_algo":"NVFP4"})"),
+                   {"'NVFP4'", "supported is FP8"}));
   EXPECT_TRUE(
       Says(status(Compressed(kChannel, kToken, R"(,"sparsity_config":{"format":"sparse-24"})")), {"sparse-24"}));
 }

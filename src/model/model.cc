@@ -110,6 +110,9 @@ absl::StatusOr<Model> LoadModel(const std::string& path, LoadFormat format, uint
   }
   absl::StatusOr<Model> model = Model::Create(*std::move(parts), NameOf(path));
   if (!model.ok()) return About(path, model.status());
+  if (model->config().quantization.kv_cache_fp8 && model->Find("model.layers.0.self_attn.k_scale") == nullptr) {
+    LogWarning(path, ": the configuration says that K and V are FP8, but there are no k_scale and v_scale: 1 is used");
+  }
   return model;
 }
 

@@ -1,8 +1,12 @@
 #include "model/weights.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string_view>
 #include <utility>
+#include <vector>
+
+#include "model/dequantize.h"
 
 namespace baton {
 namespace {
@@ -40,7 +44,7 @@ bool IsHarmless(std::string_view name) {
 }
 
 // The one name of a KV scale: compressed-tensors has self_attn.k_scale, ModelOpt self_attn.k_proj.k_scale, older tools
-// self_attn.k_proj.output_scale.
+// self_attn.k_proj.output_scale. (The oldest have one self_attn.kv_scale for both: see Rename.)
 std::string CanonicalName(std::string_view name) {
   for (const char letter : {'k', 'v'}) {
     for (const std::string_view last : {Cat(letter, "_scale"), std::string("output_scale")}) {
@@ -56,9 +60,14 @@ absl::StatusOr<TensorMap> Rename(const ModelConfig& config, TensorMap& found) {
   TensorMap tensors;
   for (auto& [name, view] : found) {
     if (IsHarmless(name) || (config.tie_embeddings && name == kHeadName)) continue;
-    std::string canonical = CanonicalName(name);
-    if (tensors.contains(canonical)) return InvalidArgument("tensor '", canonical, "' is there twice");
-    tensors.emplace(std::move(canonical), std::move(view));
+    std::vector<std::string> canonical{CanonicalName(name)};
+    if (constexpr std::string_view kBoth = "self_attn.kv_scale"; name.ends_with(kBoth)) {
+      const std::string prefix = name.substr(0, name.size() - kBoth.size());
+      canonical = {prefix + "self_attn.k_scale", prefix + "self_attn.v_scale"};
+    }
+    for (const std::string& each : canonical) {
+      if (!tensors.try_emplace(each, view).second) return InvalidArgument("tensor '", each, "' is there twice");
+    }
   }
   return tensors;
 }
@@ -87,6 +96,20 @@ absl::Status Take(const WeightSpec& spec, TensorMap& from, TensorMap& to) {
   return absl::OkStatus();
 }
 
+// Numbers are divided by a scale or multiplied with it: each must be positive and finite. Views without data are shapes
+// only.
+absl::Status CheckScaleValues(const std::string& name, const TensorView& scale, int64_t count) {
+  if (scale.data == nullptr) return absl::OkStatus();
+  std::vector<float> values(count);
+  Dequantize(scale.dtype, scale.data, count, values.data());
+  for (int64_t i = 0; i < count; ++i) {
+    if (values[i] > 0 && std::isfinite(values[i])) continue;
+    return InvalidArgument("tensor '", name, "': element ", i, " is ", values[i],
+                           ", expected a positive finite scale: the checkpoint is damaged or was not calibrated");
+  }
+  return absl::OkStatus();
+}
+
 // Takes a scale of `out` or one number, in any of the shapes that checkpoints use, and gives it the shape [out] or [1].
 absl::Status TakeScale(const std::string& name, int64_t out, bool per_channel, TensorMap& from, TensorMap& to) {
   auto node = from.extract(name);
@@ -99,6 +122,7 @@ absl::Status TakeScale(const std::string& name, int64_t out, bool per_channel, T
     return InvalidArgument("tensor '", name, "': expected ", count, " numbers in F32, F16 or BF16, found ",
                            DescribeTensor(scale));
   }
+  BATON_RETURN_IF_ERROR(CheckScaleValues(name, scale, count));
   scale.shape = {count};
   to.insert(std::move(node));
   return absl::OkStatus();
@@ -118,15 +142,23 @@ absl::Status TakeScales(const ModelConfig& config, const std::string& weight_nam
   return TakeScale(module + ".input_scale", 1, false, from, to);
 }
 
+// All layers have both scales, or there are none and each is 1.
 absl::Status TakeKvScales(const ModelConfig& config, TensorMap& from, TensorMap& to) {
+  std::string present, missing;
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
     for (const char letter : {'k', 'v'}) {
-      const std::string name = Cat("model.layers.", layer, ".self_attn.", letter, "_scale");
-      // Optional: without it the scale is 1.
-      if (from.contains(name)) BATON_RETURN_IF_ERROR(TakeScale(name, 1, false, from, to));
+      std::string name = Cat("model.layers.", layer, ".self_attn.", letter, "_scale");
+      if (!from.contains(name)) {
+        missing = std::move(name);
+        continue;
+      }
+      BATON_RETURN_IF_ERROR(TakeScale(name, 1, false, from, to));
+      present = std::move(name);
     }
   }
-  return absl::OkStatus();
+  if (present.empty() || missing.empty()) return absl::OkStatus();
+  return InvalidArgument("tensor '", missing, "' [1] is missing, but there is '", present,
+                         "': expected scales of K and V for every layer, or none");
 }
 
 }  // namespace

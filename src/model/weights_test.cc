@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "model/test_files.h"
 
 namespace baton {
@@ -109,14 +112,73 @@ TEST(WeightsTest, ScalesWithoutFp8AreUnexpected) {
   EXPECT_TRUE(Says(ArrangeWeights(config, tensors), {"unexpected tensor", "weight_scale"}));
 }
 
+// A view of floats that outlive it.
+TensorView Floats(const std::vector<float>& values, std::vector<int64_t> shape) {
+  return {.dtype = DType::kF32,
+          .shape = std::move(shape),
+          .data = reinterpret_cast<const uint8_t*>(values.data()),
+          .bytes = static_cast<int64_t>(values.size()) * 4};
+}
+
+TEST(WeightsTest, ScalesArePositiveAndFinite) {
+  ModelConfig config = TinyConfig();
+  TensorMap tensors = Tensors(config);
+  tensors[kQuery + ".weight"].dtype = DType::kF8E4M3;
+  config.quantization.scheme = QuantizationScheme::kFp8PerChannelDynamic;
+  for (const float bad : {0.0f, -0.5f, std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    std::vector<float> scales(8, 0.25f);
+    TensorMap copy = tensors;
+    copy[kQuery + ".weight_scale"] = Floats(scales, {8, 1});
+    ASSERT_TRUE(ArrangeWeights(config, copy).ok());
+    scales[6] = bad;
+    copy = tensors;
+    copy[kQuery + ".weight_scale"] = Floats(scales, {8, 1});
+    EXPECT_TRUE(Says(ArrangeWeights(config, copy), {kQuery + ".weight_scale", "element 6", "positive finite"})) << bad;
+  }
+  config.quantization.scheme = QuantizationScheme::kFp8PerTensorStatic;
+  const std::vector<float> good{0.25f}, zero{0.0f}, negative{-1.0f};
+  tensors[kQuery + ".weight_scale"] = Floats(good, {});
+  TensorMap copy = tensors;
+  copy[kQuery + ".input_scale"] = Floats(zero, {});
+  EXPECT_TRUE(Says(ArrangeWeights(config, copy), {kQuery + ".input_scale", "element 0 is 0"}));
+  copy = tensors;
+  copy[kQuery + ".input_scale"] = Floats(good, {1});
+  copy["model.layers.0.self_attn.k_scale"] = Floats(good, {1});
+  copy["model.layers.0.self_attn.v_scale"] = Floats(negative, {1});  // vLLM's mark for "not calibrated"
+  EXPECT_TRUE(Says(ArrangeWeights(config, copy), {"self_attn.v_scale", "is -1"}));
+}
+
+TEST(WeightsTest, KvScalesAreThereForAllLayersOrNone) {
+  ModelConfig config = TinyConfig();
+  config.num_layers = 2;
+  TensorMap whole = Tensors(config);
+  for (const int layer : {0, 1}) {
+    for (const char letter : {'k', 'v'}) {
+      whole[Cat("model.layers.", layer, ".self_attn.", letter, "_scale")] = {.shape = {}};
+    }
+  }
+  TensorMap copy = whole;
+  EXPECT_TRUE(ArrangeWeights(config, copy).ok());
+  for (const char* missing : {"model.layers.0.self_attn.k_scale", "model.layers.1.self_attn.v_scale"}) {
+    copy = whole;
+    copy.erase(missing);
+    EXPECT_TRUE(Says(ArrangeWeights(config, copy), {missing, "every layer, or none"}));
+  }
+  copy = whole;
+  copy["model.layers.0.self_attn.k_scale"].shape = {1, 2};  // one for each head
+  EXPECT_TRUE(Says(ArrangeWeights(config, copy), {"self_attn.k_scale", "expected 1 numbers", "[1, 2]"}));
+}
+
 TEST(WeightsTest, KvScalesGetOneName) {
   const ModelConfig config = TinyConfig();
-  for (const std::string& name :
-       {std::string("model.layers.0.self_attn.k_scale"), kKey + ".k_scale", kKey + ".output_scale"}) {
+  for (const std::string& name : {std::string("model.layers.0.self_attn.k_scale"), kKey + ".k_scale",
+                                  kKey + ".output_scale", std::string("model.layers.0.self_attn.kv_scale")}) {
     TensorMap tensors = Tensors(config);
     tensors[name] = {.shape = {}};
+    if (!name.ends_with("kv_scale")) tensors["model.layers.0.self_attn.v_scale"] = {.shape = {}};
     ASSERT_TRUE(ArrangeWeights(config, tensors).ok()) << name;
     EXPECT_TRUE(tensors.contains("model.layers.0.self_attn.k_scale")) << name;
+    EXPECT_TRUE(tensors.contains("model.layers.0.self_attn.v_scale")) << name;
   }
   TensorMap tensors = Tensors(config);
   tensors["model.layers.0.self_attn.k_scale"] = {.shape = {}};

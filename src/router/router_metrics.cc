@@ -68,6 +68,13 @@ void Router::Metrics::Update(const std::string& engine, const proto::WorkerStatu
           static_cast<double>(before.step_gaps()), static_cast<double>(now.step_gaps()));
   counter("baton_step_gap_seconds_total", "How long the GPU lay idle before those steps.", before.step_gap_seconds(),
           now.step_gap_seconds());
+  if (now.has_gpu()) {
+    gauge("baton_gpu_busy", "Share of time in which some kernel ran on the worker's GPU, 0 to 1.", now.gpu().busy());
+    gauge("baton_gpu_power_watts", "Power that the worker's GPU draws.", now.gpu().power_watts());
+    gauge("baton_gpu_temperature_celsius", "Temperature of the worker's GPU.", now.gpu().temperature_celsius());
+    gauge("baton_gpu_memory_used_bytes", "Memory of the worker's GPU that all processes hold.",
+          static_cast<double>(now.gpu().memory_used_bytes()));
+  }
   for (const proto::Path& path : now.paths()) {
     MetricLabels with_path = labels;
     with_path.emplace_back("prefill_engine", std::to_string(path.prefill_worker()));

@@ -14,6 +14,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,7 @@ struct WorkerOptions {
   bool abort_on_leak = false;            // tests: end the process when blocks do not add up
   int32_t lose_cache_changes_every = 0;  // tests: so many-th message of changes is not sent
   std::function<void(const proto::WorkerLost&)> report_lost;
+  std::function<std::optional<proto::GpuGauges>()> gpu_gauges;  // at every report; must not wait
 };
 
 class Worker : private LayerGroupSink {

@@ -47,6 +47,7 @@ proto::WorkerStatus Worker::Status() const {
   status.set_steps(steps_);
   status.set_step_gaps(step_gaps_);
   status.set_step_gap_seconds(step_gap_seconds_);
+  if (const auto gpu = options_.gpu_gauges ? options_.gpu_gauges() : std::nullopt) *status.mutable_gpu() = *gpu;
   status.set_integrity_error(integrity_error_);
   status.set_cache_sequence(cache_sequence_);
   status.set_context_tokens(int64_t{blocks.used} * pool_.block_size());

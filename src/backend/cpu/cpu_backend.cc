@@ -50,6 +50,8 @@ class CpuBackend : public Backend {
     info_.device = Cat(threads, threads == 1 ? " thread, " : " threads, ", kernels.name);
     info_.default_block_size = kDefaultBlockSize;
     info_.default_kv_dtype = DType::kF16;
+    info_.weight_types = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1,
+                          DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
     sampler_scratch_.resize(threads);
   }
 

@@ -23,8 +23,9 @@ struct Activations {
   struct Input {
     uint8_t* data = nullptr;
     float* scale = nullptr;  // [tokens]
-    RowOutput Output(bool fp8) const {
-      return fp8 ? RowOutput{data, scale, nullptr}
+    // For a layer that reads FP8, with its static scale if it has one, or BF16.
+    RowOutput Output(bool fp8, float static_scale = 0) const {
+      return fp8 ? RowOutput{data, scale, nullptr, static_scale}
                  : RowOutput{nullptr, nullptr, reinterpret_cast<__nv_bfloat16*>(data)};
     }
   };

@@ -59,9 +59,7 @@ class CudaBackend : public Backend {
   absl::StatusOr<std::unique_ptr<VectorWeight>> PrepareVector(const TensorView& source) override;
   absl::Status Start(const ModelShape& shape, const KvLayout& kv, int32_t num_blocks,
                      const StepLimits& limits) override;
-  KvMemory kv_memory() override {
-    return {.base = executor_->pool().data(), .bytes = executor_->pool().bytes(), .shareable_fd = -1};
-  }
+  KvMemory kv_memory() override { return {.base = executor_->pool().data(), .bytes = executor_->pool().bytes()}; }
 
   absl::Status BeginStep(const Batch& batch) override;
   absl::Status Embed(const LinearWeight& table) override {
@@ -147,7 +145,8 @@ absl::Status CudaBackend::Open() {
            .instruction_set = options_.deterministic ? "sm_90a,deterministic" : "sm_90a",
            .default_block_size = kBlockTokens,
            .default_kv_dtype = DType::kF8E4M3,
-           .steps_in_flight = 2};
+           .steps_in_flight = 2,
+           .weight_types = {std::begin(kCudaWeightTypes), std::end(kCudaWeightTypes)}};
   return absl::OkStatus();
 }
 
@@ -213,7 +212,8 @@ absl::Status CudaBackend::Start(const ModelShape& shape, const KvLayout& kv, int
                                                           .own_gemm = options_.own_gemm,
                                                           .deterministic = options_.deterministic,
                                                           .layers = std::move(different),
-                                                          .device = device_},
+                                                          .device = device_,
+                                                          .observer = options_.observer},
                                                          gemm_.get(), stream()));
   if (!options_.deterministic) {
     BATON_RETURN_IF_ERROR(
@@ -243,8 +243,8 @@ absl::Status CudaBackend::BeginStep(const Batch& batch) {
   done_ = 0;
   next_event_ = 0;
   const auto real_rows = static_cast<int32_t>(plan_.rows.size());
-  const bool graph = options_.graphs && plan_.decode_only() && plan_.scored.empty() && real_rows <= kGraphRows.back() &&
-                     plan_.samples.size() == plan_.rows.size();
+  const bool graph = options_.graphs && options_.observer == nullptr && plan_.decode_only() && plan_.scored.empty() &&
+                     real_rows <= kGraphRows.back() && plan_.samples.size() == plan_.rows.size();
   if (graph) PadDecodeRows(*std::ranges::lower_bound(kGraphRows, real_rows), plan_);
   deferred_ = graph || batch.profile;
   BATON_RETURN_IF_ERROR(executor_->Begin(&plan_, slot));

@@ -33,6 +33,7 @@ struct RowOutput {
   uint8_t* fp8 = nullptr;  // [rows][width]; null: use bf16
   float* scale = nullptr;  // [rows]
   __nv_bfloat16* bf16 = nullptr;
+  float static_scale = 0.f;  // of all rows, what is too large saturating; 0: by each row's largest
 };
 
 // The KV cache: [block][kv_head][layer][K,V][token][head_dim]; inside a row, 16-byte chunk q of token t lies at
@@ -88,6 +89,7 @@ struct QuantizeArgs {
   RowOutput output;
   int32_t rows, width;
   bool invariant = false;  // one kernel, whatever `rows`
+  float factor = 1.f;      // on the input
 };
 cudaError_t LaunchQuantize(const QuantizeArgs& args, cudaStream_t stream);
 
@@ -99,9 +101,10 @@ struct RopeAppendArgs {
   const RowInfo* info;   // [rows]
   KvCacheView cache;
   int32_t rows, heads, layer;
-  float query_scale;       // softmax scale × log2(e)
-  bool interleaved;        // pairs (2i, 2i + 1) instead of (i, i + head_dim / 2)
-  bool invariant = false;  // one kernel, whatever `rows`
+  float query_scale;                           // softmax scale × log2(e) × what stored keys are to be multiplied by
+  bool interleaved;                            // pairs (2i, 2i + 1) instead of (i, i + head_dim / 2)
+  bool invariant = false;                      // one kernel, whatever `rows`
+  float key_factor = 1.f, value_factor = 1.f;  // on K and V before they are stored as FP8
 };
 cudaError_t LaunchRopeAppend(const RopeAppendArgs& args, cudaStream_t stream);
 

@@ -81,12 +81,15 @@ __global__ void __launch_bounds__(128, kEarly ? 8 : 9) rope_append_kernel(const 
   const int kv_head = (head - args.heads) % kv_heads;
   const int row_bytes = args.cache.fp8 ? dim : 2 * dim;
   const int slot = info.position & (kBlockTokens - 1);
+  const float factor = !args.cache.fp8 ? 1.f : is_value ? args.value_factor : args.key_factor;
   uint8_t* const place = args.cache.base +
                          KvOffset(info.block, kv_head, args.layer, kv_heads, args.cache.layers, row_bytes) +
                          (is_value ? kBlockTokens * row_bytes : 0) + slot * row_bytes;
 #pragma unroll
   for (int v = 0; v < 2; ++v) {
-    const float(&y)[kVector] = x[v];
+    float(&y)[kVector] = x[v];
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) y[i] *= factor;
     if (args.cache.fp8) {
       const int chunk = SwizzleChunk(at[v] / 16, slot, row_bytes / 16);
       *reinterpret_cast<uint2*>(place + chunk * 16 + at[v] % 16) =

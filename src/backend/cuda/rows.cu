@@ -19,6 +19,7 @@ struct RowArgs {
   int32_t width;
   float epsilon;
   bool write_residual;
+  float factor = 1.f;  // kQuantize: on the input
 };
 
 constexpr int kRowThreads = 256;
@@ -187,7 +188,9 @@ __global__ void __launch_bounds__(kRowThreads, kPer > 4 ? 2 : 3) row_kernel(cons
   float norm = 1.f;
   if (kKind == RowKind::kNorm) norm = rsqrtf(sum / static_cast<float>(args.width) + args.epsilon);
   if (kKind == RowKind::kSwiGlu && args.scales.bias == nullptr) norm = token * token;
-  const float scale = fmaxf(peak * norm, 1e-10f) * (1.f / 448.f);
+  if (kKind == RowKind::kQuantize) norm = args.factor;
+  const float given = args.output.static_scale;
+  const float scale = given > 0.f ? given : fmaxf(peak * norm, 1e-10f) * (1.f / 448.f);
   const float factor = args.output.fp8 != nullptr ? norm / scale : norm;
   if (args.output.fp8 != nullptr && tid == 0 && blockIdx.x == 0) args.output.scale[row] = scale;
 #pragma unroll
@@ -272,8 +275,8 @@ cudaError_t LaunchSwiGlu(const SwiGluArgs& args, cudaStream_t stream) {
 
 cudaError_t LaunchQuantize(const QuantizeArgs& args, cudaStream_t stream) {
   return LaunchRows<RowKind::kQuantize>(
-      RowArgs{nullptr, args.input, args.width, {}, nullptr, nullptr, args.output, args.width, 0.f, false}, args.rows,
-      args.invariant, stream);
+      RowArgs{nullptr, args.input, args.width, {}, nullptr, nullptr, args.output, args.width, 0.f, false, args.factor},
+      args.rows, args.invariant, stream);
 }
 
 }  // namespace baton::cuda

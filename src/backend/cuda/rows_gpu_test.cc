@@ -144,6 +144,42 @@ TEST_P(RowsTest, Quantize) {
   EXPECT_LT(ErrorOf(output, reference), kTolerance);
 }
 
+// A given scale is taken as it is, whatever the row holds: what is beyond 448 times it becomes the largest number.
+TEST_P(RowsTest, QuantizeByAStaticScaleSaturates) {
+  const auto [rows, width, fp8] = GetParam();
+  Random random(FreshSeed());
+  const auto input = random.Bf16(int64_t{rows} * width);
+  const DeviceArray<uint16_t> device_input(input);
+  Output output(fp8, rows, width);
+  RowOutput arguments = output.Arguments();
+  arguments.static_scale = 5.0f / 448;
+  constexpr float kFactor = 3.0f;  // as of V's scale: about every tenth element is above 5
+  ASSERT_EQ(LaunchQuantize({.input = device_input.as<__nv_bfloat16>(),
+                            .output = arguments,
+                            .rows = rows,
+                            .width = width,
+                            .factor = kFactor},
+                           nullptr),
+            cudaSuccess);
+  const std::vector<uint8_t> codes = output.codes.Download();
+  const std::vector<uint16_t> plain = output.plain.Download();
+  RelativeError error;
+  int64_t saturated = 0;
+  for (int64_t i = 0; i < int64_t{rows} * width; ++i) {
+    const float wanted = Bf16ToFloat(input[i]) * kFactor;
+    if (!fp8) {
+      error.Add(Bf16ToFloat(plain[i]), wanted);
+      continue;
+    }
+    saturated += (codes[i] & 0x7f) == 0x7e;
+    error.Add(Fp8ToFloat(codes[i]), Fp8ToFloat(FloatToFp8(wanted / (5.0f / 448))));
+  }
+  EXPECT_LT(error.value(), kTolerance);
+  if (!fp8) return;
+  EXPECT_GT(saturated, int64_t{rows} * width / 30);
+  for (const float scale : output.scales.Download()) EXPECT_EQ(scale, 5.0f / 448);
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, RowsTest,
                          testing::Combine(testing::Values(1, 7, 100), testing::Values(576, 1536, 4096, 8192, 28672),
                                           testing::Bool()));

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "backend/cuda/step_observation.h"
 #include "backend/cuda/tuning.h"
 
 namespace baton::cuda {
@@ -13,7 +14,14 @@ using Kind = CudaMemory::Kind;
 constexpr float kLog2e = 1.44269504f;
 constexpr int32_t kMostParts = 2048;  // of deterministic attention: 64 rows of 32 thousand tokens
 
-bool ReadsFp8(const Operation* next) { return next != nullptr && next->linear != nullptr && next->linear->shape.fp8; }
+// Where the input of the layer that comes next goes, as it reads it.
+RowOutput OutputFor(const Operation* next, const Activations::Input& input) {
+  if (next == nullptr || next->linear == nullptr) return input.Output(false);
+  return input.Output(next->linear->shape.fp8, next->linear->input_scale);
+}
+
+// Of a layer, where the model says it; else 1.
+float ScaleOf(const std::vector<float>& scales, int32_t layer) { return scales.empty() ? 1.0f : scales[layer]; }
 
 }  // namespace
 
@@ -97,6 +105,7 @@ absl::Status StepExecutor::Begin(StepPlan* plan, int slot) {
   plan_ = plan;
   scores_.clear();
   delta_scales_ = {};
+  halves_observed_ = 0;
   return tables_.Upload(*plan_, sample_results_.as<SampleResult>(), slot, stream_);
 }
 
@@ -107,7 +116,8 @@ absl::Status StepExecutor::Run(const Operation& operation, const Operation* next
     case Operation::Type::kNorm:
       return RunNorm(operation, next);
     case Operation::Type::kLinear:
-      return RunLinear(operation);
+      BATON_RETURN_IF_ERROR(RunLinear(operation));
+      return operation.output == Slot::kDelta ? ObserveHalfLayer() : absl::OkStatus();
     case Operation::Type::kRotate:
       return RunRotate(operation);
     case Operation::Type::kAttention:
@@ -139,7 +149,7 @@ absl::Status StepExecutor::RunNorm(const Operation& operation, const Operation* 
                          .delta_scales = delta_scales_,
                          .weight = operation.vector->data.as<float>(),
                          .source_rows = nullptr,
-                         .output = activations_.normed.Output(ReadsFp8(next)),
+                         .output = OutputFor(next, activations_.normed),
                          .rows = rows(),
                          .width = shape_.hidden_size,
                          .epsilon = shape_.rms_norm_epsilon,
@@ -185,8 +195,11 @@ absl::Status StepExecutor::RunLinear(const Operation& operation) {
   return gemm_.Run(linear.shape, linear.data.data(), input->data, product_rows, output);
 }
 
+// Scores are sums over K: its scale goes into the query. Outputs are sums over V: its scale goes to RunAttention's end.
 absl::Status StepExecutor::RunRotate(const Operation& operation) {
   BATON_RETURN_IF_ERROR(profiler_.Mark(KernelFamily::kElementwise));
+  const float k_scale = cache_.fp8 ? ScaleOf(shape_.k_scales, operation.layer) : 1.0f;
+  const float v_scale = cache_.fp8 ? ScaleOf(shape_.v_scales, operation.layer) : 1.0f;
   return CudaStatus(LaunchRopeAppend({.qkv = activations_.qkv,
                                       .scales = qkv_scales_,
                                       .rotary = rotary_.as<float2>(),
@@ -195,9 +208,11 @@ absl::Status StepExecutor::RunRotate(const Operation& operation) {
                                       .rows = rows(),
                                       .heads = shape_.num_heads,
                                       .layer = operation.layer,
-                                      .query_scale = kLog2e / std::sqrt(static_cast<float>(shape_.head_dim)),
+                                      .query_scale = kLog2e / std::sqrt(static_cast<float>(shape_.head_dim)) * k_scale,
                                       .interleaved = shape_.rope_interleaved,
-                                      .invariant = options_.deterministic},
+                                      .invariant = options_.deterministic,
+                                      .key_factor = 1.0f / k_scale,
+                                      .value_factor = 1.0f / v_scale},
                                      stream_),
                     "rotary embedding");
 }
@@ -252,10 +267,11 @@ absl::Status StepExecutor::RunAttention(const Operation& operation, const Operat
   }
   BATON_RETURN_IF_ERROR(profiler_.Mark(KernelFamily::kElementwise));
   const QuantizeArgs args{.input = activations_.attention,
-                          .output = activations_.attended.Output(ReadsFp8(next)),
+                          .output = OutputFor(next, activations_.attended),
                           .rows = rows(),
                           .width = shape_.num_heads * shape_.head_dim,
-                          .invariant = options_.deterministic};
+                          .invariant = options_.deterministic,
+                          .factor = cache_.fp8 ? ScaleOf(shape_.v_scales, operation.layer) : 1.0f};
   return CudaStatus(LaunchQuantize(args, stream_), "attention");
 }
 
@@ -263,7 +279,7 @@ absl::Status StepExecutor::RunSwiGlu(const Operation* next) {
   BATON_RETURN_IF_ERROR(profiler_.Mark(KernelFamily::kElementwise));
   const SwiGluArgs args{.gate_up = activations_.gate_up,
                         .scales = gate_up_scales_,
-                        .output = activations_.activated.Output(ReadsFp8(next)),
+                        .output = OutputFor(next, activations_.activated),
                         .rows = rows(),
                         .width = shape_.intermediate_size,
                         .invariant = options_.deterministic};
@@ -302,6 +318,7 @@ absl::Status StepExecutor::RunLogits(const Operation& operation) {
   const int32_t count = static_cast<int32_t>(plan_->samples.size());
   if (count == 0) return absl::OkStatus();
   BATON_RETURN_IF_ERROR(RunHead(operation, tables_.sample_rows(), count));
+  BATON_RETURN_IF_ERROR(ObserveLogits(count));
   BATON_RETURN_IF_ERROR(profiler_.Mark(KernelFamily::kSampling));
   return CudaStatus(LaunchSample({.logits = activations_.logits,
                                   .rows = tables_.samples(),
@@ -311,6 +328,26 @@ absl::Status StepExecutor::RunLogits(const Operation& operation) {
                                   .vocabulary = shape_.vocabulary},
                                  stream_),
                     "sampling");
+}
+
+absl::Status StepExecutor::ObserveHalfLayer() {
+  if (options_.observer == nullptr) return absl::OkStatus();
+  BATON_ASSIGN_OR_RETURN(const std::vector<float> hidden, ReadHiddenStates({.residual = activations_.residual,
+                                                                            .delta = activations_.delta,
+                                                                            .delta_scales = delta_scales_,
+                                                                            .rows = rows(),
+                                                                            .width = shape_.hidden_size},
+                                                                           stream_));
+  options_.observer->OnHalfLayer(halves_observed_++, hidden);
+  return absl::OkStatus();
+}
+
+absl::Status StepExecutor::ObserveLogits(int32_t rows) {
+  if (options_.observer == nullptr) return absl::OkStatus();
+  BATON_ASSIGN_OR_RETURN(const std::vector<float> logits,
+                         CopyToHost(activations_.logits, int64_t{rows} * shape_.vocabulary, stream_));
+  options_.observer->OnLogits(logits);
+  return absl::OkStatus();
 }
 
 // Prompt log-probabilities, as many rows at once as logits have room for.

@@ -30,6 +30,7 @@ class StepExecutor {
     bool deterministic = false;
     std::vector<GemmShape> layers;  // the different ones
     CudaDeviceInfo device;
+    StepObserver* observer = nullptr;
   };
   static absl::StatusOr<std::unique_ptr<StepExecutor>> Create(Options options, Gemm* gemm, cudaStream_t stream);
   // Before the first step; separate, so that tuning may use the memory first.
@@ -76,6 +77,8 @@ class StepExecutor {
   absl::Status RunHead(const Operation& operation, const int32_t* source_rows, int32_t rows);
   absl::Status RunLogits(const Operation& operation);
   absl::Status RunScores(const Operation& operation);
+  absl::Status ObserveHalfLayer();
+  absl::Status ObserveLogits(int32_t rows);
   int32_t rows() const { return static_cast<int32_t>(plan_->rows.size()); }
   int32_t qkv_width() const { return (shape_.num_heads + 2 * shape_.num_kv_heads) * shape_.head_dim; }
 
@@ -95,6 +98,7 @@ class StepExecutor {
   StepPlan* plan_ = nullptr;
   RowScales qkv_scales_, delta_scales_, gate_up_scales_;
   std::vector<SampledToken> scores_;
+  int32_t halves_observed_ = 0;
 };
 
 }  // namespace baton::cuda

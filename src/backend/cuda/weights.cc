@@ -160,7 +160,8 @@ absl::Status Uploader::Make(void* device, const TensorRecipe& recipe, int64_t el
 
 absl::Status Uploader::Finish() { return CudaStatus(cudaStreamSynchronize(stream_), "loading weights"); }
 
-// Static activation scales (input_scale) are not needed: activations always get one scale a token, which is finer.
+// Matrices that are stacked keep their own weight scales, as scales of rows, but read one input: with static scales it
+// takes the largest of theirs, so that none saturates earlier than it was calibrated to (vLLM's rule, too).
 absl::StatusOr<std::unique_ptr<CudaLinear>> UploadLinear(std::span<const LinearSource> sources, Uploader& uploader) {
   BATON_RETURN_IF_ERROR(CheckSources(sources));
   auto linear = std::make_unique<CudaLinear>();
@@ -170,6 +171,7 @@ absl::StatusOr<std::unique_ptr<CudaLinear>> UploadLinear(std::span<const LinearS
   for (const LinearSource& source : sources) {
     linear->shape.n += source.weight.rows();
     has_bias = has_bias || source.bias.data != nullptr;
+    if (linear->shape.fp8) linear->input_scale = std::max(linear->input_scale, source.input_scale);
   }
   const GemmShape& shape = linear->shape;
   if (shape.k % (shape.fp8 ? 16 : 8) != 0 || shape.n % (shape.fp8 ? 16 : 8) != 0) {

@@ -21,6 +21,7 @@ struct CudaLinear : LinearWeight {
   CudaMemory channel_scale;  // [n] FP16 in units of scale_unit; FP8 only
   float scale_unit = 1.0f;   // a power of two
   CudaMemory bias;           // [n] floats, or empty
+  float input_scale = 0;     // FP8: of its input, whatever the token; 0: each token has its own
   // What the reader of this layer's sums multiplies with, `token` being the scales of its input rows.
   RowScales Scales(const float* token) const {
     return {shape.fp8 ? token : nullptr, channel_scale.as<__half>(), scale_unit, bias.as<float>()};
