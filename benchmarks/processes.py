@@ -147,7 +147,8 @@ def load(server, **settings):
         path = pathlib.Path(folder) / "result.json"
         command = [BUILD / "baton", "bench", "serve", server.url, "--json", path]
         for name, value in settings.items():
-            command += ["--" + name.replace("_", "-"), str(value)]
+            flag = "--" + name.replace("_", "-")
+            command += [flag] if value is True else [flag, str(value)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")

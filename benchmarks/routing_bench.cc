@@ -1,13 +1,17 @@
 // What a routing decision costs and finds.
 //
 //   routing_bench decisions [--workers 100] [--blocks 1000000] [--decisions 20000]
-//   routing_bench trace FILE… [--workers 16] [--requests N] [--speed 1]
+//   routing_bench trace FILE… [--workers 16] [--requests N] [--speed 1] [--repetitions 5]
 //
 // decisions: p50, p99 and worst of one decision (names of the prompt's blocks, ranking, counting) in a deployment of
 // half prefill and half decode workers whose caches hold `blocks` blocks together.
 // trace: requests of a file in the format of Mooncake's traces (a JSON object a line: timestamp in ms, input_length,
 // output_length, hash_ids of 512-token blocks), in virtual time over hybrid workers with the product's scheduler, pool
-// and router; beside an oracle that knows at every moment what each worker's cache holds. --speed 2: twice as fast.
+// and router; beside an oracle that knows at every moment what each worker's cache holds, and beside what one cache
+// without end would find. --speed 2: twice as fast. What is found depends on chance (who was evicted when), so each
+// repetition is a hundredth faster than the one before; means, the least and the most are shown.
+#include <absl/container/flat_hash_set.h>
+
 #include <algorithm>
 #include <boost/json.hpp>
 #include <chrono>
@@ -130,7 +134,7 @@ int Decisions(const Flags& flags) {
   return 0;
 }
 
-std::vector<SimulatedRequest> ReadTrace(const std::string& file, size_t most, double speed) {
+std::vector<SimulatedRequest> ReadTrace(const std::string& file, size_t most) {
   std::ifstream lines(file);
   if (!lines) {
     std::fprintf(stderr, "cannot read %s\n", file.c_str());
@@ -147,7 +151,7 @@ std::vector<SimulatedRequest> ReadTrace(const std::string& file, size_t most, do
       std::exit(2);
     }
     SimulatedRequest& request = requests.emplace_back();
-    request.arrival_ms = number("timestamp") / speed;
+    request.arrival_ms = number("timestamp");
     request.output_tokens = std::max(1, static_cast<int32_t>(number("output_length")));
     const auto length = static_cast<size_t>(number("input_length"));
     for (const boost::json::value& id : object->at("hash_ids").as_array()) {
@@ -161,34 +165,70 @@ std::vector<SimulatedRequest> ReadTrace(const std::string& file, size_t most, do
   return requests;
 }
 
+struct Found {
+  std::vector<double> shares;  // of the prompt tokens, [repetitions]
+  double ttft_ms = 0;          // mean of all
+  double share() const {
+    double sum = 0;
+    for (const double share : shares) sum += share;
+    return sum / static_cast<double>(shares.size());
+  }
+};
+
+// Share of the prompt tokens that came before, at the beginning of an earlier prompt.
+double SeenBefore(const std::vector<SimulatedRequest>& requests) {
+  absl::flat_hash_set<std::pair<uint64_t, uint64_t>> seen;
+  const BlockHash root = RootHash(1, "bench", "");
+  double found = 0, tokens = 0;
+  for (const SimulatedRequest& request : requests) {
+    bool prefix = true;
+    for (const BlockHash& hash : HashBlocks(root, request.prompt, kBlockSize)) {
+      const bool known = !seen.emplace(hash.high, hash.low).second;
+      prefix = prefix && known;
+      found += prefix ? kBlockSize : 0;
+    }
+    tokens += static_cast<double>(request.prompt.size());
+  }
+  return found / tokens;
+}
+
+Found RunTrace(const Flags& flags, const std::vector<SimulatedRequest>& requests, RoutingPolicy policy) {
+  ClusterSimulationOptions options{.routing = policy, .block_size = kBlockSize};
+  for (int i = 0; i < static_cast<int>(flags.Number("--workers", 16)); ++i) {
+    options.workers.push_back({.gpu = H200Llama70B(1)});
+  }
+  const int repetitions = std::max(1, static_cast<int>(flags.Number("--repetitions", 5)));
+  Found found;
+  for (int i = 0; i < repetitions; ++i) {
+    std::vector<SimulatedRequest> faster = requests;
+    for (SimulatedRequest& request : faster) request.arrival_ms /= flags.Number("--speed", 1) * (1 + 0.01 * i);
+    double cached = 0, tokens = 0;
+    for (const RequestResult& result : ClusterSimulation(options).Run(std::move(faster))) {
+      cached += result.cached_tokens;
+      tokens += result.prompt_tokens;
+      found.ttft_ms += result.ttft_ms / static_cast<double>(requests.size()) / repetitions;
+    }
+    found.shares.push_back(cached / tokens);
+  }
+  return found;
+}
+
 int Trace(const Flags& flags) {
   for (const std::string& file : flags.files) {
     const std::vector<SimulatedRequest> requests =
-        ReadTrace(file, static_cast<size_t>(flags.Number("--requests", 1e9)), flags.Number("--speed", 1));
-    ClusterSimulationOptions options{.block_size = kBlockSize};
-    for (int i = 0; i < static_cast<int>(flags.Number("--workers", 16)); ++i) {
-      options.workers.push_back({.gpu = H200Llama70B(1)});
-    }
-    double found[2] = {}, ttft[2] = {};
-    int64_t prompt_tokens = 0;
-    for (const RoutingPolicy policy : {RoutingPolicy::kProduct, RoutingPolicy::kOracle}) {
-      options.routing = policy;
-      const auto which = static_cast<size_t>(policy);
-      prompt_tokens = 0;
-      for (const RequestResult& result : ClusterSimulation(options).Run(requests)) {
-        found[which] += result.cached_tokens;
-        ttft[which] += result.ttft_ms / static_cast<double>(requests.size());
-        prompt_tokens += result.prompt_tokens;
-      }
-    }
+        ReadTrace(file, static_cast<size_t>(flags.Number("--requests", 1e9)));
+    const Found product = RunTrace(flags, requests, RoutingPolicy::kProduct);
+    const Found oracle = RunTrace(flags, requests, RoutingPolicy::kOracle);
     const std::string name = file.substr(file.find_last_of('/') + 1);
+    const auto [product_least, product_most] = std::ranges::minmax(product.shares);
+    const auto [oracle_least, oracle_most] = std::ranges::minmax(oracle.shares);
     std::printf(
-        "{\"trace\": \"%s\", \"requests\": %zu, \"workers\": %zu, \"prompt_tokens\": %lld, \"found\": %.4f, "
-        "\"oracle_found\": %.4f, \"share_of_oracle\": %.4f, \"ttft_ms_mean\": %.0f, \"oracle_ttft_ms_mean\": "
-        "%.0f}\n",
-        name.c_str(), requests.size(), options.workers.size(), static_cast<long long>(prompt_tokens),
-        found[0] / static_cast<double>(prompt_tokens), found[1] / static_cast<double>(prompt_tokens),
-        found[0] / std::max(1.0, found[1]), ttft[0], ttft[1]);
+        "{\"trace\": \"%s\", \"requests\": %zu, \"repetitions\": %zu, \"found\": %.4f, \"found_min\": %.4f, "
+        "\"found_max\": %.4f, \"oracle_found\": %.4f, \"oracle_found_min\": %.4f, \"oracle_found_max\": %.4f, "
+        "\"share_of_oracle\": %.4f, \"seen_before\": %.4f, \"ttft_ms_mean\": %.0f, \"oracle_ttft_ms_mean\": %.0f}\n",
+        name.c_str(), requests.size(), product.shares.size(), product.share(), product_least, product_most,
+        oracle.share(), oracle_least, oracle_most, product.share() / oracle.share(), SeenBefore(requests),
+        product.ttft_ms, oracle.ttft_ms);
   }
   return 0;
 }
@@ -208,7 +248,8 @@ int Main(int argc, char** argv) {
   if (flags.mode == "trace" && !flags.files.empty()) return Trace(flags);
   std::fprintf(stderr,
                "usage: routing_bench decisions [--workers N] [--blocks N] [--decisions N]\n"
-               "       routing_bench trace FILE… [--workers N] [--requests N] [--speed X]\n");
+               "       routing_bench trace FILE… [--workers N] [--requests N] [--speed X] "
+               "[--repetitions N]\n");
   return 2;
 }
 

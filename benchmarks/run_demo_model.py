@@ -18,8 +18,6 @@ SHARE_MIN = 0.9         # of the processor time that server and client were read
 LOADS = [  # input tokens, output tokens, concurrency, requests
     (512, 64, 1, 4), (512, 64, 8, 16), (128, 128, 1, 4), (128, 128, 8, 16)]
 TOPOLOGIES = {"hybrid": ["--hybrid", "1x1"], "1P1D": ["--prefill", "1x1", "--decode", "1x1"]}
-SIM = "step_us=10000,prefill_us=20"
-STREAM_TOKENS = 150
 
 
 def say(text):
@@ -114,26 +112,6 @@ def measure_topology(name, arguments, bandwidth, effort):
     return out
 
 
-def measure_front_end(streams, effort):
-    """CPU of the front end alone, over simulated workers: 100 tokens in, 150 out."""
-    say(f"front end: {streams} streams over simulated workers")
-    with processes.Server(["--sim", SIM, "--hybrid", "1x1", "--max-num-seqs", 128]) as server:
-        def once():
-            before = server.cpu()
-            result = processes.load(server, concurrency=streams, requests=2 * streams, warmup=0, input_tokens=100,
-                                    output_tokens=STREAM_TOKENS)
-            after = server.cpu()
-            return {"cpu_share": share(before, after, result), "itl_mean_ms": result["itl_ms"]["mean"],
-                    "client_cpu_s_per_1000_tokens": result["client_cpu_s"] / result["output_tokens"] * 1000,
-                    "frontend_cpu_s_per_1000_tokens":
-                        (after["frontend"][0] - before["frontend"][0]) / result["output_tokens"] * 1000}
-        once()  # connections, first allocations
-        kept, runs, enough = repeat(once, effort.repetitions, effort.limit_s)
-        return {"streams": streams, "prompt_tokens": 100, "output_tokens": STREAM_TOKENS, "sim": SIM,
-                "repetitions": len(kept), "dropped": len(runs) - len(kept), "undisturbed": enough, **medians(kept),
-                "memory": server.memory()}
-
-
 def print_tables(result):
     print(f"\n{result['machine']['cpu']}, {result['machine']['cores']} cores, {result['date']}, commit {result['commit']}")
     bandwidth = result["read_bandwidth"]
@@ -153,9 +131,6 @@ def print_tables(result):
             row = topology["handoff"]
             print(f"  hand-off of {row['prompt_tokens']} tokens: {row['after_prefill_ms_p50']:.2f} ms (p50) after prefill, "
                   f"{row['bytes'] / 1e6:.1f} MB; {row['path']}")
-    for row in result["front_end"]:
-        print(f"\nfront end, {row['streams']} streams: {row['frontend_cpu_s_per_1000_tokens']:.4f} CPU s for 1,000 tokens "
-              f"(client {row['client_cpu_s_per_1000_tokens']:.4f}), {row['memory']['frontend']['rss_mb']:.0f} MB")
     for note in result["notes"]:
         print(f"\nnote: {note}")
 
@@ -176,8 +151,8 @@ def main():
               "read_bandwidth": bandwidth, "weight_bytes_per_step": processes.WEIGHT_BYTES,
               "floor_tokens_per_second": bandwidth["median_gb_s"] * 1e9 / processes.WEIGHT_BYTES,
               "topologies": [measure_topology(name, flags, bandwidth, arguments) for name, flags in TOPOLOGIES.items()],
-              "front_end": [measure_front_end(streams, arguments) for streams in (32, 100)], "notes": []}
-    rows = [row for topology in result["topologies"] for row in topology["loads"]] + result["front_end"]
+              "notes": []}
+    rows = [row for topology in result["topologies"] for row in topology["loads"]]
     disturbed = [row for row in rows if not row["undisturbed"]]
     if disturbed:
         result["notes"].append(f"the machine was shared: in {len(disturbed)} of {len(rows)} measurements too few repetitions got "

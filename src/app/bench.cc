@@ -12,6 +12,7 @@ int RunBenchServe(const BenchServeFlags& flags) {
                                   .requests = flags.requests > 0 ? flags.requests : 10 * flags.concurrency,
                                   .warmup = flags.warmup >= 0 ? flags.warmup : 2 * flags.concurrency,
                                   .shared_prefix_tokens = flags.shared_prefix_tokens,
+                                  .text_prompts = flags.text_prompts,
                                   .concurrency = flags.concurrency,
                                   .requests_per_second = flags.request_rate,
                                   .seed = flags.seed},

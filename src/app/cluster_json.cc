@@ -89,6 +89,8 @@ json::object WorkerObject(const WorkerSnapshot& worker) {
           {"prefill_budget",
            worker.profile.prefill_budget() < 0 ? json::value("dial") : json::value(worker.profile.prefill_budget())},
           {"step_times", StepTimesObject(worker.profile.step_times())},
+          {"step_time_factor", worker.status.step_time_factor()},
+          {"shared_engine", worker.profile.engine()},
           {"dispatched_prefill_tokens", worker.dispatched_prefill_tokens},
           {"dispatched_sequences", worker.dispatched_sequences},
           {"integrity_error", status.integrity_error()}};

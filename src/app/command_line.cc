@@ -59,7 +59,8 @@ void AddEngine(CLI::App& app, EngineFlags& flags) {
   app.add_option("--load-format", flags.load_format, "dummy: random weights of the right shapes")
       ->check(CLI::IsMember({"auto", "dummy"}));
   app.add_option("--sim", flags.sim,
-                 "simulated engine, no model: instant, or key=value,… of step_us, prefill_us, decode_us")
+                 "simulated engine, without MODEL or with its tokenizer only: instant, or key=value,… of step_us, "
+                 "prefill_us, decode_us, context_us, blocks, vocabulary")
       ->type_name("PROFILE");
   app.add_option("--device", flags.device, "cpu or cuda [a Hopper GPU if there is one]")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
@@ -93,7 +94,7 @@ void AddEngine(CLI::App& app, EngineFlags& flags) {
       ->check(CLI::Range(1, 1 << 24));
   app.add_flag("--no-prefix-caching", flags.no_prefix_caching, "compute every prompt from its start");
   app.add_flag("--deterministic", flags.deterministic,
-               "the same tokens whatever the batch and the topology, on GPUs in up to twice the time [CPUs: always]");
+               "the same tokens whatever the batch and the topology, on GPUs in more time [CPUs: always]");
   app.add_option("--seed", flags.seed, "of dummy weights");
 }
 
@@ -248,6 +249,8 @@ CLI::App* AddBenchServe(CLI::App& bench, BenchServeFlags& flags) {
   serve->add_option("--warmup", flags.warmup, "requests before [2 × concurrency]")->check(CLI::Range(0, 1 << 24));
   serve->add_option("--shared-prefix-tokens", flags.shared_prefix_tokens, "tokens that all prompts share")
       ->check(CLI::Range(0, 1 << 24));
+  serve->add_flag("--text-prompts", flags.text_prompts,
+                  "prompts of --input-tokens common words, to be tokenized there");
   serve->add_option("--seed", flags.seed)->capture_default_str();
   serve->add_option("--ttft-target-ms", flags.ttft_target_ms, "goodput: time to first token")->capture_default_str();
   serve->add_option("--itl-target-ms", flags.itl_target_ms, "goodput: mean time between tokens")->capture_default_str();

@@ -257,16 +257,18 @@ absl::StatusOr<SimOptions> ParseSimProfile(const std::string& text) {
     char* rest = nullptr;
     const double value = equals == std::string::npos ? -1 : std::strtod(pair.c_str() + equals + 1, &rest);
     const std::string key = pair.substr(0, equals);
-    const bool known = rates.contains(key) || tokens.contains(key) || key == "blocks" || key == "ahead";
+    const bool known =
+        rates.contains(key) || tokens.contains(key) || key == "blocks" || key == "vocabulary" || key == "ahead";
     if (!known || value < 0 || rest == nullptr || *rest != 0) {
       return InvalidArgument(
-          "--sim: expected 'instant' or key=number of step_us, prefill_us, decode_us, context_us, blocks, ahead, "
-          "crash_token, "
-          "hang_token, fail_token; found '",
+          "--sim: expected 'instant' or key=number of step_us, prefill_us, decode_us, context_us, blocks, vocabulary, "
+          "ahead, crash_token, hang_token, fail_token; found '",
           pair, "'");
     }
     if (key == "blocks") {
       options.num_blocks = static_cast<int32_t>(std::clamp(value, 1.0, 1e7));
+    } else if (key == "vocabulary") {
+      options.vocabulary = static_cast<int32_t>(std::clamp(value, 512.0, 1e7));
     } else if (key == "ahead") {
       options.run_ahead = value > 0;
     } else if (tokens.contains(key)) {

@@ -69,19 +69,26 @@ absl::StatusOr<ModelText> ReadDummyText(const EngineFlags& flags) {
   return text;
 }
 
-}  // namespace
+ModelText SimpleText(const EngineFlags& flags, const SimOptions& sim) {
+  return {.name = "sim",
+          .tokenizer = ByteTokenizer(sim.vocabulary),
+          .vocabulary = sim.vocabulary,
+          .max_model_len = flags.max_model_len > 0 ? flags.max_model_len : sim.max_model_len};
+}
 
-absl::StatusOr<ModelText> ReadModelText(const EngineFlags& flags) {
-  ModelText text;
-  if (!flags.sim.empty()) {
-    BATON_ASSIGN_OR_RETURN(const SimOptions sim, ParseSimProfile(flags.sim));
-    text.name = "sim";
-    text.vocabulary = sim.vocabulary;
-    text.max_model_len = flags.max_model_len > 0 ? flags.max_model_len : sim.max_model_len;
-    text.tokenizer = ByteTokenizer(sim.vocabulary);
-    return text;
+// Of a model on simulated engines: they draw from a vocabulary of their own, which must be the model's.
+absl::Status FitToSimulation(const EngineFlags& flags, const SimOptions& sim, ModelText& text) {
+  if (text.vocabulary != sim.vocabulary) {
+    return InvalidArgument("--sim: ", text.name, " has ", text.vocabulary, " tokens and the simulated engine ",
+                           sim.vocabulary, ": add vocabulary=", text.vocabulary, " to the profile");
   }
+  text.max_model_len = flags.max_model_len > 0 ? flags.max_model_len : sim.max_model_len;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ModelText> ReadText(const EngineFlags& flags) {
   if (flags.load_format == "dummy") return ReadDummyText(flags);
+  ModelText text;
   BATON_ASSIGN_OR_RETURN(const Model model, LoadModel(flags.model));
   text.name = model.name();
   ApplyConfiguration(flags, model.config(), model.generation(), text);
@@ -90,6 +97,17 @@ absl::StatusOr<ModelText> ReadModelText(const EngineFlags& flags) {
   } else {
     BATON_ASSIGN_OR_RETURN(text.tokenizer, ReadTokenizerDirectory(model.directory()));
   }
+  return text;
+}
+
+}  // namespace
+
+absl::StatusOr<ModelText> ReadModelText(const EngineFlags& flags) {
+  if (flags.sim.empty()) return ReadText(flags);
+  BATON_ASSIGN_OR_RETURN(const SimOptions sim, ParseSimProfile(flags.sim));
+  if (flags.model.empty()) return SimpleText(flags, sim);
+  BATON_ASSIGN_OR_RETURN(ModelText text, ReadText(flags));
+  BATON_RETURN_IF_ERROR(FitToSimulation(flags, sim, text));
   return text;
 }
 

@@ -149,6 +149,7 @@ struct BenchServeFlags {
   int32_t requests = 0;  // 0: ten times the concurrency
   int32_t warmup = -1;   // requests; -1: twice the concurrency
   int32_t shared_prefix_tokens = 0;
+  bool text_prompts = false;
   uint64_t seed = 100;
   double ttft_target_ms = 1000;
   double itl_target_ms = 40;

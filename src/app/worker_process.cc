@@ -105,7 +105,6 @@ std::string DescribeEngine(const WorkerFlags& flags, const EngineInfo& info, con
 struct EngineLoop {
   LoadedEngine loaded;
   std::unique_ptr<Transport> transport;
-  std::unique_ptr<GpuWatch> gpu;  // null on CPUs
   std::unique_ptr<StepLoop> steps;
   std::vector<std::unique_ptr<Worker>> workers;
   std::atomic<pthread_t> thread{};  // that runs it, before its watchdogs start
@@ -158,8 +157,8 @@ class WorkerProcess {
       return InvalidArgument("--verify-kv: expected KV blocks in host memory (CPUs, --sim), found them on ",
                              loop.loaded.engine->info().device, "; leave the flag out");
     }
+    if (!gpu_ && loop.loaded.engine->info().backend == "cuda") gpu_.emplace(flags_.engine.gpu);
     loop.transport = MakeTransport(flags_, loop.loaded.engine->kv_memory());
-    if (loop.loaded.engine->info().backend == "cuda") loop.gpu = std::make_unique<GpuWatch>(flags_.engine.gpu);
     loop.steps = std::make_unique<StepLoop>(*loop.loaded.engine);
     for (const WorkerFlag& flag : workers) {
       WorkerOptions options{
@@ -180,7 +179,7 @@ class WorkerProcess {
           .mute_handoff = flags_.mute_handoff,
           .abort_on_leak = flags_.abort_on_leak,
           .report_lost = [this](const proto::WorkerLost& lost) { link_->ReportLost(lost); },
-          .gpu_gauges = [&loop] { return loop.gpu == nullptr ? std::nullopt : loop.gpu->Now(); }};
+          .gpu_gauges = [this] { return gpu_ ? gpu_->Now() : std::nullopt; }};
       BATON_ASSIGN_OR_RETURN(auto worker, Worker::Create(*network_, *loop.steps, *loop.transport, std::move(options)));
       loop.workers.push_back(std::move(worker));
     }
@@ -218,6 +217,7 @@ class WorkerProcess {
   std::unique_ptr<ChildLink> link_;
   std::unique_ptr<StepRecord> step_record_;
   size_t workers_ = 0;
+  std::optional<GpuWatch> gpu_;  // which workers ask
   std::vector<std::unique_ptr<EngineLoop>> loops_;
   std::unique_ptr<Timer> last_resort_;
   std::unique_ptr<Network> network_;  // goes first

@@ -59,7 +59,7 @@ class ServeBenchmark {
       BATON_ASSIGN_OR_RETURN(context_.model, FirstServedModel(target_));
     }
     BATON_ASSIGN_OR_RETURN(pool_, FindTokenPool(target_, context_.model));
-    context_.prompt_source = pool_.source;
+    context_.prompt_source = options_.workload.text_prompts ? "common words" : pool_.source;
     context_.version_json = BodyOf(target_, "/version");
     context_.prefix_cache_reset = ResetPrefixCache(target_);
     BATON_RETURN_IF_ERROR(WarmUp());
@@ -89,18 +89,20 @@ class ServeBenchmark {
 
   LoadResult RunPhase(const char* name, int64_t first, int64_t count, std::vector<double> arrivals) {
     const ProgressLine line(name);
-    return load_.Run({.count = count,
-                      .concurrency = options_.workload.concurrency,
-                      .arrival_seconds = std::move(arrivals),
-                      .output_tokens = options_.workload.output_tokens,
-                      .request =
-                          [&](int64_t index) {
-                            const std::vector<int32_t> prompt =
-                                PromptTokens(options_.workload, pool_.tokens, first + index);
-                            return MakeRequest(target_, "POST", "/v1/completions",
-                                               CompletionBody(options_.workload, context_.model, prompt));
-                          },
-                      .progress = [&](const LoadProgress& progress) { line.Draw(progress, count); }});
+    return load_.Run(
+        {.count = count,
+         .concurrency = options_.workload.concurrency,
+         .arrival_seconds = std::move(arrivals),
+         .output_tokens = options_.workload.output_tokens,
+         .request =
+             [&](int64_t index) {
+               const std::vector<int32_t> prompt = PromptTokens(options_.workload, pool_.tokens, first + index);
+               return MakeRequest(target_, "POST", "/v1/completions",
+                                  options_.workload.text_prompts
+                                      ? CompletionBody(options_.workload, context_.model, PromptText(prompt))
+                                      : CompletionBody(options_.workload, context_.model, prompt));
+             },
+         .progress = [&](const LoadProgress& progress) { line.Draw(progress, count); }});
   }
 
   const BenchServeOptions& options_;

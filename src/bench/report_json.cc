@@ -36,6 +36,7 @@ json::object Settings(const ReportContext& context) {
           {"requests", load.requests},
           {"warmup", load.warmup},
           {"shared_prefix_tokens", load.shared_prefix_tokens},
+          {"text_prompts", load.text_prompts},
           {"seed", load.seed},
           {"ttft_target_ms", context.targets.ttft_ms},
           {"itl_target_ms", context.targets.itl_ms},

@@ -1,6 +1,8 @@
 #include "bench/workload.h"
 
 #include <cmath>
+#include <iterator>
+#include <sstream>
 #include <unordered_set>
 
 #include "core/random.h"
@@ -40,17 +42,40 @@ std::vector<int32_t> PromptTokens(const Workload& workload, std::span<const int3
   return tokens;
 }
 
-std::string CompletionBody(const Workload& workload, std::string_view model, std::span<const int32_t> prompt) {
+namespace {
+
+std::string BodyWithPrompt(const Workload& workload, std::string_view model, std::string_view prompt) {
   std::string out = "{\"model\":\"";
   for (const char c : model) {
     if (c == '"' || c == '\\') out.push_back('\\');
     out.push_back(c);
   }
-  out += "\",\"prompt\":[";
-  for (size_t i = 0; i < prompt.size(); ++i) out += Cat(i == 0 ? "" : ",", prompt[i]);
-  out += Cat("],\"max_tokens\":", workload.output_tokens, ",\"min_tokens\":", workload.output_tokens,
+  out.append("\",\"prompt\":").append(prompt);
+  out += Cat(",\"max_tokens\":", workload.output_tokens, ",\"min_tokens\":", workload.output_tokens,
              ",\"ignore_eos\":true,\"temperature\":0,\"skip_special_tokens\":false,\"stream\":true,"
              "\"stream_options\":{\"include_usage\":true}}");
+  return out;
+}
+
+}  // namespace
+
+std::string CompletionBody(const Workload& workload, std::string_view model, std::span<const int32_t> prompt) {
+  std::string list = "[";
+  for (size_t i = 0; i < prompt.size(); ++i) list += Cat(i == 0 ? "" : ",", prompt[i]);
+  return BodyWithPrompt(workload, model, list + "]");
+}
+
+std::string CompletionBody(const Workload& workload, std::string_view model, std::string_view text) {
+  return BodyWithPrompt(workload, model, Cat("\"", text, "\""));
+}
+
+std::string PromptText(std::span<const int32_t> draws) {
+  static const std::vector<std::string> words = [] {
+    std::istringstream text(VocabularyProbeText());
+    return std::vector<std::string>(std::istream_iterator<std::string>(text), {});
+  }();
+  std::string out;
+  for (const int32_t draw : draws) out.append(" ").append(words[static_cast<uint32_t>(draw) % words.size()]);
   return out;
 }
 

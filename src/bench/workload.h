@@ -20,6 +20,7 @@ struct Workload {
   int32_t requests = 10;             // measured
   int32_t warmup = 2;                // before them; their prompts differ from all measured ones
   int32_t shared_prefix_tokens = 0;  // that all prompts begin with; at most input_tokens
+  bool text_prompts = false;         // common words, about a token each, in place of token ids
   int32_t concurrency = 1;           // closed loop: requests at a time
   double requests_per_second = 0;    // open loop: mean arrivals of a Poisson process; 0: closed loop
   uint64_t seed = 100;
@@ -32,6 +33,11 @@ std::vector<int32_t> PromptTokens(const Workload& workload, std::span<const int3
 
 // The JSON of a streamed greedy completion of exactly output_tokens tokens.
 std::string CompletionBody(const Workload& workload, std::string_view model, std::span<const int32_t> prompt);
+
+// Likewise, with a prompt of text that needs no escapes.
+std::string CompletionBody(const Workload& workload, std::string_view model, std::string_view text);
+// A common word, with a space before it, for each of these numbers.
+std::string PromptText(std::span<const int32_t> draws);
 
 // Seconds after the start at which each measured request arrives, ascending. Empty in a closed loop.
 std::vector<double> ArrivalSeconds(const Workload& workload);

@@ -46,6 +46,15 @@ TEST(Workload, BodyAsksForExactlyTheTokens) {
             R"("skip_special_tokens":false,"stream":true,"stream_options":{"include_usage":true}})");
 }
 
+TEST(Workload, ATextPromptHasAWordForEachNumber) {
+  const std::vector<int32_t> draws = {0, 1, 0, -7};
+  const std::string text = PromptText(draws);
+  EXPECT_TRUE(text.starts_with(" the of the ")) << text;
+  EXPECT_EQ(std::count(text.begin(), text.end(), ' '), 4);
+  EXPECT_NE(CompletionBody({.output_tokens = 9}, "m", std::string_view(text)).find(Cat("\"prompt\":\"", text, "\"")),
+            std::string::npos);
+}
+
 TEST(Workload, ArrivalsAreAPoissonProcess) {
   const auto seconds = ArrivalSeconds({.requests = 20001, .requests_per_second = 50});
   ASSERT_EQ(seconds.size(), 20001u);

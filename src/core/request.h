@@ -1,6 +1,8 @@
 // What a client asks for, after text has become tokens and defaults have been filled in.
 #pragma once
 
+#include <absl/container/inlined_vector.h>
+
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -76,9 +78,9 @@ struct Waterfall {
 
 // One piece of a sequence's answer. Tokens come in order and, after a failover, may come twice: `position` says which.
 struct TokenEvent {
-  int32_t position = 0;  // index of the first of `tokens` among the generated ones, from 0
-  std::vector<SampledToken> tokens;
-  std::vector<SampledToken> prompt_logprobs;  // [prompt - 1], with the first token, when asked for
+  int32_t position = 0;                         // index of the first of `tokens` among the generated ones, from 0
+  absl::InlinedVector<SampledToken, 1> tokens;  // nearly always one
+  std::vector<SampledToken> prompt_logprobs;    // [prompt - 1], with the first token, when asked for
   FinishReason finish = FinishReason::kNone;
   absl::Status status;  // the reason when finish is kError or kCancelled
   Waterfall waterfall;  // filled with the first token; completed with the last

@@ -25,18 +25,19 @@ double StepTimeTable::StepUs(const StepShape& shape) const {
   double us = Interpolate(products, rows + prompt) + decode_row_us * rows;
   if (shape.prompt_tokens <= 0) us += decode_only_us;
   const double before = static_cast<double>(shape.prompt_context) + prompt / 2;
-  return std::max(0.0, us) + decode_context_us * static_cast<double>(shape.decode_context) +
-         prefill_context_us * prompt * before;
+  return factor * (std::max(0.0, us) + decode_context_us * static_cast<double>(shape.decode_context) +
+                   prefill_context_us * prompt * before);
 }
 
-double StepTimeTable::PrefillUs(int64_t tokens, int64_t cached, int32_t chunk_tokens) const {
+double StepTimeTable::PrefillUs(int64_t tokens, int64_t cached, int32_t chunk_tokens, int64_t prompts) const {
   if (tokens <= 0 || empty()) return 0;
   const int64_t chunk = std::clamp<int64_t>(chunk_tokens, 1, tokens);
   const int64_t rest = tokens % chunk;
   const auto count = static_cast<double>(tokens);
-  const double context = prefill_context_us * count * (static_cast<double>(cached) + count / 2);
-  return static_cast<double>(tokens / chunk) * Interpolate(products, static_cast<double>(chunk)) +
-         (rest > 0 ? Interpolate(products, static_cast<double>(rest)) : 0) + context;
+  const double each = count / static_cast<double>(std::max<int64_t>(1, prompts));
+  const double context = prefill_context_us * count * (static_cast<double>(cached) + each / 2);
+  return factor * (static_cast<double>(tokens / chunk) * Interpolate(products, static_cast<double>(chunk)) +
+                   (rest > 0 ? Interpolate(products, static_cast<double>(rest)) : 0) + context);
 }
 
 absl::Status StepTimeTable::Validate() const {
@@ -54,9 +55,12 @@ absl::Status StepTimeTable::Validate() const {
     }
   }
   const bool finite = std::isfinite(decode_row_us) && std::isfinite(decode_only_us);
+  const bool scaled = std::isfinite(factor) && factor > 0;
   const auto is_slope = [](double us) { return std::isfinite(us) && us >= 0; };
-  if (!finite || !is_slope(decode_context_us) || !is_slope(prefill_context_us)) {
-    return InvalidArgument("step times: what rows and context add must be finite, and context must not save time");
+  if (!finite || !scaled || !is_slope(decode_context_us) || !is_slope(prefill_context_us)) {
+    return InvalidArgument(
+        "step times: what rows and context add must be finite, context must not save time, and the "
+        "factor must be positive");
   }
   return absl::OkStatus();
 }

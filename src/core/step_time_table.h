@@ -40,13 +40,14 @@ struct StepTimeTable {
   double decode_only_us = 0;
   double decode_context_us = 0;
   double prefill_context_us = 0;
+  double factor = 1;  // of everything above: how much slower steps are now than when they were measured
 
   bool operator==(const StepTimeTable&) const = default;
   bool empty() const { return products.empty(); }
   // 0 for a step without anything. Beyond the points the last piece's line goes on.
   double StepUs(const StepShape& shape) const;
-  // Prompt tokens alone, in steps of at most `chunk_tokens`, of which `cached` came before.
-  double PrefillUs(int64_t tokens, int64_t cached, int32_t chunk_tokens) const;
+  // Prompt tokens alone, in steps of at most `chunk_tokens`, of `prompts` of equal length, each after `cached` tokens.
+  double PrefillUs(int64_t tokens, int64_t cached, int32_t chunk_tokens, int64_t prompts = 1) const;
   // InvalidArgument unless there are 1 to 256 points, ascending from at least 1, and all times are finite.
   absl::Status Validate() const;
 

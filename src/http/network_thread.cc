@@ -4,6 +4,7 @@
 #include <boost/asio/post.hpp>
 #include <utility>
 
+#include "base/wake_batch.h"
 #include "http/connection.h"
 
 namespace baton {
@@ -41,7 +42,7 @@ void NetworkThread::Post(std::function<void()> task) {
     tasks_.push_back(std::move(task));
     if (std::exchange(scheduled_, true)) return;
   }
-  Schedule();
+  WakeBatch::Wake([self = shared_from_this()] { self->Schedule(); });
 }
 
 void NetworkThread::MarkDirty(std::shared_ptr<Connection> connection) {

@@ -4,11 +4,12 @@
 #include <cstdlib>
 #include <deque>
 #include <functional>
-#include <queue>
+#include <limits>
 #include <utility>
 
 #include "base/log.h"
 #include "kv/block_pool.h"
+#include "planner/virtual_time.h"
 #include "router/routing_state.h"
 #include "scheduler/scheduler.h"
 
@@ -41,34 +42,27 @@ class ClusterSimulation::State {
     results_.resize(requests.size());
     for (size_t i = 0; i < requests.size(); ++i) {
       streams_[i].request = std::move(requests[i]);
-      if (options_.users == 0) At(streams_[i].request.arrival_ms, [this, i] { Arrive(i); });
+      if (options_.users == 0) time_.At(streams_[i].request.arrival_ms, [this, i] { Arrive(i); });
     }
     for (; next_user_request_ < static_cast<size_t>(options_.users); ++next_user_request_) ArriveNext();
-    while (!events_.empty()) {
-      Event event = std::move(const_cast<Event&>(events_.top()));
-      events_.pop();
-      now_ms_ = event.at_ms;
-      event.action();
-    }
+    time_.Run();
     return std::move(results_);
   }
 
  private:
-  struct Event {
-    double at_ms;
-    uint64_t order;
-    std::function<void()> action;
-    bool operator<(const Event& other) const {
-      return std::pair(at_ms, order) > std::pair(other.at_ms, other.order);  // the earliest on top
-    }
+  struct Node;
+  // One step at a time, whoever of its workers makes it.
+  struct SharedEngine {
+    bool busy = false;
+    std::vector<Node*> nodes;
   };
 
   struct Node {
     WorkerId id;
+    std::shared_ptr<SharedEngine> engine;
     const SimulatedWorkerOptions* options = nullptr;
     std::unique_ptr<BlockPool> pool;
     std::unique_ptr<Scheduler> scheduler;
-    bool busy = false;
     double status_at_ms = -1e9;
     std::deque<size_t> wait_for_room;         // streams of others' prefill: before it is asked for
     std::deque<size_t> wait_for_reservation;  // and after it began
@@ -91,12 +85,12 @@ class ClusterSimulation::State {
     double last_ms = 0;
   };
 
-  void At(double at_ms, std::function<void()> action) { events_.push({at_ms, next_order_++, std::move(action)}); }
-  void After(double delay_ms, std::function<void()> action) { At(now_ms_ + delay_ms, std::move(action)); }
-
   void AddWorker(const SimulatedWorkerOptions& options) {
+    const std::shared_ptr<SharedEngine> engine = EngineOf(options);
     Node& node = *nodes_.emplace_back(std::make_unique<Node>());
     node.id = {nodes_.size()};
+    node.engine = engine;
+    node.engine->nodes.push_back(&node);
     node.options = &options;
     node.pool = std::make_unique<BlockPool>(static_cast<int32_t>(options.gpu.kv_tokens / options_.block_size),
                                             options_.block_size);
@@ -115,11 +109,17 @@ class ClusterSimulation::State {
     view.step_times = scheduler.step_times;
     view.prefill_chunk_tokens = options.prefill_chunk_tokens;
     view.prefill_budget = options.prefill_budget;
+    if (options_.price_shared_engines) view.engine = options.engine;
     view.kv_bytes_per_token = options.gpu.kv_bytes_per_token;
     for (size_t i = 0; i < options_.workers.size(); ++i) {
-      view.paths.push_back({.prefill = {i + 1}, .gigabytes_per_second = options_.path_gigabytes_per_second});
+      view.paths.push_back({.prefill = {i + 1}, .gigabytes_per_second = PathSpeed(options, options_.workers[i])});
     }
     Report(node);
+  }
+
+  double PathSpeed(const SimulatedWorkerOptions& to, const SimulatedWorkerOptions& from) const {
+    const bool same = to.engine != 0 && to.engine == from.engine;
+    return same ? std::numeric_limits<double>::infinity() : options_.path_gigabytes_per_second;
   }
 
   Node& NodeOf(WorkerId id) { return *nodes_[id.value - 1]; }
@@ -128,7 +128,7 @@ class ClusterSimulation::State {
 
   void ArriveNext() {
     const size_t i = next_arrival_++;
-    if (i < streams_.size()) After(0, [this, i] { Arrive(i); });
+    if (i < streams_.size()) time_.After(0, [this, i] { Arrive(i); });
   }
 
   RouteRequest RouteFor(const Stream& stream) const {
@@ -141,7 +141,7 @@ class ClusterSimulation::State {
   void Arrive(size_t i) {
     Stream& stream = streams_[i];
     RequestResult& result = results_[i];
-    result.arrival_ms = now_ms_;
+    result.arrival_ms = time_.now_ms();
     result.prompt_tokens = static_cast<int32_t>(stream.request.prompt.size());
     if (options_.prefix_caching) {
       stream.blocks = HashBlocks(RootHash(kSecret, kFingerprint, ""), stream.request.prompt, options_.block_size);
@@ -162,7 +162,7 @@ class ClusterSimulation::State {
     stream.placement = routing_.Dispatched(chosen, RouteFor(stream));
     stream.remote = chosen.prefill.has_value();
     result.prefilled_remotely = stream.remote;
-    After(options_.message_ms, [this, i] { Start(i); });
+    time_.After(options_.message_ms, [this, i] { Start(i); });
   }
 
   // Of the prompt, that the worker's cache holds or that it is computing; the last token is always computed.
@@ -205,7 +205,7 @@ class ClusterSimulation::State {
       if (!idle && decode.scheduler->ExpectedFreeBlocks() - decode.promised_blocks < needed) return;
       decode.wait_for_room.pop_front();
       decode.promised_blocks += needed;
-      After(options_.message_ms, [this, i] {
+      time_.After(options_.message_ms, [this, i] {
         Node& prefill = NodeOf(streams_[i].placement.prefill);
         if (!prefill.scheduler->Add({i + 1}, ToRequest(i), SequenceKind::kPrefillOnly).ok()) return Refuse(i);
         Kick(prefill);
@@ -237,8 +237,9 @@ class ClusterSimulation::State {
     const Stream& stream = streams_[i];
     const Node& decode = NodeOf(stream.placement.decode);
     const double bytes = static_cast<double>(stream.missing_tokens * decode.options->gpu.kv_bytes_per_token);
-    const double copy_ms = kExposedTransferShare * bytes / (options_.path_gigabytes_per_second * 1e6);
-    After(copy_ms + options_.message_ms, [this, i] {
+    const double speed = PathSpeed(*decode.options, *NodeOf(stream.placement.prefill).options);
+    const double copy_ms = kExposedTransferShare * bytes / (speed * 1e6);
+    time_.After(copy_ms + options_.message_ms, [this, i] {
       Stream& stream = streams_[i];
       Node& prefill = NodeOf(stream.placement.prefill);
       Node& decode = NodeOf(stream.placement.decode);
@@ -254,21 +255,21 @@ class ClusterSimulation::State {
     Stream& stream = streams_[i];
     RequestResult& result = results_[i];
     if (stream.tokens == 0) {
-      stream.first_ms = now_ms_;
-      result.ttft_ms = now_ms_ - result.arrival_ms;
+      stream.first_ms = time_.now_ms();
+      result.ttft_ms = time_.now_ms() - result.arrival_ms;
       routing_.FirstToken(stream.placement, RouteFor(stream));
     } else {
-      result.gap_ms_max = std::max(result.gap_ms_max, now_ms_ - stream.last_ms);
+      result.gap_ms_max = std::max(result.gap_ms_max, time_.now_ms() - stream.last_ms);
     }
-    stream.last_ms = now_ms_;
+    stream.last_ms = time_.now_ms();
     stream.tokens += 1;
     if (!last) return;
-    if (stream.tokens > 1) result.tpot_ms = (now_ms_ - stream.first_ms) / (stream.tokens - 1);
+    if (stream.tokens > 1) result.tpot_ms = (time_.now_ms() - stream.first_ms) / (stream.tokens - 1);
     Finish(i);
   }
 
   void Finish(size_t i) {
-    results_[i].end_ms = now_ms_;
+    results_[i].end_ms = time_.now_ms();
     routing_.Ended(streams_[i].placement, RouteFor(streams_[i]));
     streams_[i].blocks = {};
     streams_[i].request.prompt = {};
@@ -278,29 +279,13 @@ class ClusterSimulation::State {
   // ---- workers ----
 
   void Kick(Node& node) {
-    if (node.busy) return;
+    if (node.engine->busy) return;
     auto plan = std::make_shared<StepPlan>(node.scheduler->Schedule());
     if (plan->batch.items.empty()) return;
-    node.busy = true;
+    node.engine->busy = true;
     NoteStarted(*plan);
-    After(node.options->gpu.StepUs(ShapeOf(*plan)) / 1e3,
-          [this, &node, plan, began = now_ms_] { EndStep(node, *plan, now_ms_ - began); });
-  }
-
-  static StepShape ShapeOf(const StepPlan& plan) {
-    StepShape shape{.decode_rows = plan.decode_rows, .prompt_tokens = plan.prefill_tokens};
-    double before = 0;
-    for (size_t i = 0; i < plan.batch.items.size(); ++i) {
-      const BatchItem& item = plan.batch.items[i];
-      if (static_cast<int32_t>(i) < plan.decode_rows) {
-        shape.decode_context += item.start;
-      } else {
-        // The table adds half of all prompt tokens to what is before the first; each item has only its own.
-        before += static_cast<double>(item.count) * (item.start + (item.count - plan.prefill_tokens) / 2.0);
-      }
-    }
-    if (plan.prefill_tokens > 0) shape.prompt_context = static_cast<int64_t>(before / plan.prefill_tokens);
-    return shape;
+    time_.After(node.options->gpu.StepUs(ShapeOf(*plan)) / 1e3,
+                [this, &node, plan, began = time_.now_ms()] { EndStep(node, *plan, time_.now_ms() - began); });
   }
 
   // D reserves when P has started.
@@ -310,7 +295,7 @@ class ClusterSimulation::State {
       const size_t i = plan.batch.items[k].sequence.value - 1;
       if (std::exchange(streams_[i].started, true)) continue;
       results_[i].cached_tokens = plan.batch.items[k].start;
-      After(options_.message_ms, [this, i] {
+      time_.After(options_.message_ms, [this, i] {
         Node& decode = NodeOf(streams_[i].placement.decode);
         decode.wait_for_reservation.push_back(i);
         Reserve(decode);
@@ -319,16 +304,30 @@ class ClusterSimulation::State {
   }
 
   void EndStep(Node& node, const StepPlan& plan, double took_ms) {
-    node.busy = false;
+    node.engine->busy = false;
     StepOutput output;
     output.items.resize(plan.batch.items.size());
     output.duration_us = static_cast<int64_t>(took_ms * 1e3);
     for (size_t k = 0; k < output.items.size(); ++k) output.items[k].sampled.token = static_cast<TokenId>(k);
     for (const SequenceEvent& event : node.scheduler->Commit(plan, std::move(output))) OnEvent(event);
+    for (Node* other : node.engine->nodes) {
+      if (other != &node) other->scheduler->NoteOthersStep(took_ms * 1e3);
+    }
     Publish(node);
     AskForPrefills(node);
     Reserve(node);
-    Kick(node);
+    // The next one's turn; the last is this one's again.
+    std::vector<Node*>& nodes = node.engine->nodes;
+    std::ranges::rotate(nodes, std::ranges::find(nodes, &node) + 1);
+    for (Node* next : nodes) Kick(*next);
+  }
+
+  std::shared_ptr<SharedEngine> EngineOf(const SimulatedWorkerOptions& options) const {
+    for (const auto& other : nodes_) {
+      if (options.engine != 0 && other->options != nullptr && other->options->engine == options.engine)
+        return other->engine;
+    }
+    return std::make_shared<SharedEngine>();
   }
 
   void OnEvent(const SequenceEvent& event) {
@@ -336,7 +335,7 @@ class ClusterSimulation::State {
     Stream& stream = streams_[i];
     if (event.first && !stream.remote) results_[i].cached_tokens = event.cached_tokens;
     const bool last = event.finish != FinishReason::kNone;
-    After(options_.message_ms, [this, i, last] { Deliver(i, last); });
+    time_.After(options_.message_ms, [this, i, last] { Deliver(i, last); });
     if (last && event.first && stream.remote) {
       stream.ended = true;
       if (stream.reserved) {
@@ -352,22 +351,23 @@ class ClusterSimulation::State {
   void Publish(Node& node) {
     auto batch = std::make_shared<CacheEventBatch>(node.pool->TakeEvents());
     if (!batch->changes.empty() || batch->snapshot_needed) {
-      After(options_.message_ms, [this, &node, batch] {
+      time_.After(options_.message_ms, [this, &node, batch] {
         if (batch->snapshot_needed || routing_.index().Apply(node.id, batch->first, batch->changes)) {
           const CacheSnapshot snapshot = node.pool->Snapshot();
           routing_.index().ApplySnapshot(node.id, snapshot.sequence, snapshot.blocks, true, true);
         }
       });
     }
-    if (now_ms_ - node.status_at_ms >= options_.status_ms) Report(node);
+    if (time_.now_ms() - node.status_at_ms >= options_.status_ms) Report(node);
   }
 
   void Report(Node& node) {
-    node.status_at_ms = now_ms_;
+    node.status_at_ms = time_.now_ms();
     WorkerView& view = *routing_.Find(node.id);
     const BlockPoolStats blocks = node.pool->Stats();
     view.context_tokens = int64_t{blocks.used} * options_.block_size;
     view.free_kv_tokens = int64_t{blocks.free + blocks.cached} * options_.block_size;
+    view.step_times.factor = node.scheduler->step_times().factor;
   }
 
   const ClusterSimulationOptions options_;
@@ -375,11 +375,9 @@ class ClusterSimulation::State {
   std::vector<std::unique_ptr<Node>> nodes_;  // [worker id − 1]
   std::vector<Stream> streams_;
   std::vector<RequestResult> results_;
-  std::priority_queue<Event> events_;
-  uint64_t next_order_ = 0;
+  VirtualTime time_;
   size_t next_arrival_ = 0;
   size_t next_user_request_ = 0;
-  double now_ms_ = 0;
 };
 
 ClusterSimulation::ClusterSimulation(const ClusterSimulationOptions& options)

@@ -27,6 +27,7 @@ namespace baton {
 struct SimulatedWorkerOptions {
   WorkerRole role = WorkerRole::kHybrid;
   SimulatedGpu gpu;
+  uint64_t engine = 0;  // workers of one number take turns on one GPU, and hand over without a copy; 0: its own
   int32_t max_sequences = 128;
   int32_t prefill_chunk_tokens = 1024;
   int32_t prefill_budget = -1;  // fixed, beside decode rows; -1: the dial
@@ -42,6 +43,7 @@ struct ClusterSimulationOptions {
   std::vector<SimulatedWorkerOptions> workers;
   LatencyTargets targets;
   RoutingPolicy routing = RoutingPolicy::kProduct;
+  bool price_shared_engines = true;       // false: as if each worker had its own
   int64_t max_local_prefill_tokens = -1;  // of decode workers; -1: as the dial says; 0: static disaggregation
   int32_t block_size = 128;               // tokens
   bool prefix_caching = true;

@@ -80,6 +80,22 @@ TEST(ClusterSimulationTest, SharedPrefixesAreFoundAsAnOracleWould) {
   EXPECT_GE(found[0], 0.98 * 180 * 2048);
 }
 
+// A prefill and a decode worker on one GPU, and a hybrid one beside them.
+TEST(ClusterSimulationTest, WorkersThatShareAnEngineArePricedSo) {
+  ClusterSimulationOptions options{.workers = {{.role = WorkerRole::kPrefill, .gpu = H200Llama70B(1), .engine = 1},
+                                               {.role = WorkerRole::kDecode, .gpu = H200Llama70B(1), .engine = 1},
+                                               {.role = WorkerRole::kHybrid, .gpu = H200Llama70B(1)}}};
+  const std::vector<SimulatedRequest> requests = Requests(120, 270, 2000, 100);
+  double total_ms[2] = {};
+  for (const bool priced : {false, true}) {
+    options.price_shared_engines = priced;
+    for (const RequestResult& result : ClusterSimulation(options).Run(requests)) {
+      total_ms[priced] += result.end_ms - result.arrival_ms;
+    }
+  }
+  EXPECT_LT(total_ms[1], 0.97 * total_ms[0]);
+}
+
 TEST(ClusterSimulationTest, WhatCanNeverFitIsRefused) {
   ClusterSimulationOptions options = OneAndOne();
   for (SimulatedWorkerOptions& worker : options.workers) worker.gpu.kv_tokens = 1000;

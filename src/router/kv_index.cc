@@ -5,6 +5,9 @@
 namespace baton {
 namespace {
 
+// Blocks by which lookups of large tables are begun before they are needed.
+constexpr size_t kAhead = 4;
+
 template <typename Map>
 void AddHolder(Map& map, const BlockHash& hash, uint32_t slot) {
   auto& holders = map[hash];
@@ -94,26 +97,42 @@ void KvIndex::ApplySnapshot(WorkerId worker, uint64_t sequence, std::span<const 
 
 void KvIndex::Dispatched(WorkerId worker, std::span<const BlockHash> blocks) {
   const auto slot = static_cast<uint32_t>(Slot(worker));
-  for (const BlockHash& hash : blocks) {
-    if (++parts_[slot].dispatched[hash] == 1) AddHolder(dispatched_, hash, slot);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (i + kAhead < blocks.size()) dispatched_.prefetch(blocks[i + kAhead]);
+    auto& expecting = dispatched_[blocks[i]];
+    const auto found = std::ranges::find(expecting, slot, &Expecting::slot);
+    if (found != expecting.end()) {
+      ++found->requests;
+    } else {
+      expecting.push_back({slot, 1});
+      ++parts_[slot].dispatched;
+    }
   }
 }
 
 void KvIndex::DispatchEnded(WorkerId worker, std::span<const BlockHash> blocks) {
   const auto slot = static_cast<uint32_t>(Slot(worker));
-  auto& dispatched = parts_[slot].dispatched;
   for (const BlockHash& hash : blocks) {
-    const auto found = dispatched.find(hash);
-    if (found == dispatched.end() || --found->second > 0) continue;
-    dispatched.erase(found);
-    RemoveHolder(dispatched_, hash, slot);
+    const auto entry = dispatched_.find(hash);
+    if (entry == dispatched_.end()) continue;
+    auto& expecting = entry->second;
+    const auto found = std::ranges::find(expecting, slot, &Expecting::slot);
+    if (found == expecting.end() || --found->requests > 0) continue;
+    expecting.erase(found);
+    if (expecting.empty()) dispatched_.erase(entry);
+    --parts_[slot].dispatched;
   }
 }
 
 void KvIndex::Forget(WorkerId worker) {
   const auto slot = static_cast<uint32_t>(Slot(worker));
   Clear(slot);
-  for (const auto& [hash, count] : parts_[slot].dispatched) RemoveHolder(dispatched_, hash, slot);
+  absl::erase_if(dispatched_, [slot](auto& entry) {
+    auto& expecting = entry.second;
+    const auto rest = std::ranges::remove(expecting, slot, &Expecting::slot);
+    expecting.erase(rest.begin(), rest.end());
+    return expecting.empty();
+  });
   const Part old = std::move(parts_[slot]);
   parts_[slot] = {};
   parts_[slot].gaps = old.gaps;
@@ -122,7 +141,7 @@ void KvIndex::Forget(WorkerId worker) {
 
 void KvIndex::ForgetDispatched() {
   dispatched_.clear();
-  for (Part& part : parts_) part.dispatched.clear();
+  for (Part& part : parts_) part.dispatched = 0;
 }
 
 // A worker's prefix grows at block i only when it has grown at all blocks before.
@@ -130,18 +149,22 @@ std::span<const int64_t> KvIndex::PrefixBlocks(std::span<const BlockHash> blocks
   lengths_.assign(parts_.size(), 0);
   for (size_t i = 0; i < blocks.size(); ++i) {
     const auto length = static_cast<int64_t>(i);
+    if (i + kAhead < blocks.size()) {
+      reported_.prefetch(blocks[i + kAhead]);
+      dispatched_.prefetch(blocks[i + kAhead]);
+    }
     bool grown = false;
-    const auto grow = [&](const auto& map) {
-      const auto found = map.find(blocks[i]);
-      if (found == map.end()) return;
-      for (const uint32_t slot : found->second) {
-        if (lengths_[slot] != length) continue;
-        lengths_[slot] = length + 1;
-        grown = true;
-      }
+    const auto grow = [&](uint32_t slot) {
+      if (lengths_[slot] != length) return;
+      lengths_[slot] = length + 1;
+      grown = true;
     };
-    grow(reported_);
-    grow(dispatched_);
+    if (const auto found = reported_.find(blocks[i]); found != reported_.end()) {
+      for (const uint32_t slot : found->second) grow(slot);
+    }
+    if (const auto found = dispatched_.find(blocks[i]); found != dispatched_.end()) {
+      for (const Expecting& expecting : found->second) grow(expecting.slot);
+    }
     if (!grown) break;
   }
   return lengths_;
@@ -153,7 +176,7 @@ KvIndex::WorkerStats KvIndex::Stats(WorkerId worker) const {
   const Part& part = parts_[found->second];
   return {.state = part.state,
           .blocks = static_cast<int64_t>(part.blocks.size()),
-          .dispatched = static_cast<int64_t>(part.dispatched.size()),
+          .dispatched = part.dispatched,
           .sequence = part.sequence,
           .gaps = part.gaps,
           .snapshots = part.snapshots};

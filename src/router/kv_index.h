@@ -78,7 +78,11 @@ class KvIndex {
     uint64_t snapshots = 0;
     bool in_snapshot = false;
     absl::flat_hash_set<BlockHash, Hasher> blocks;
-    absl::flat_hash_map<BlockHash, uint32_t, Hasher> dispatched;  // with the number of requests
+    int64_t dispatched = 0;  // blocks
+  };
+  struct Expecting {
+    uint32_t slot = 0;
+    uint32_t requests = 0;  // that are going to compute it there
   };
 
   void Store(uint32_t slot, const BlockHash& hash);
@@ -86,10 +90,10 @@ class KvIndex {
   void Clear(uint32_t slot);
 
   std::map<WorkerId, uint32_t> slots_;
-  std::vector<Part> parts_;                                                              // [slot]
-  absl::flat_hash_map<BlockHash, absl::InlinedVector<uint32_t, 4>, Hasher> reported_;    // slots that hold it
-  absl::flat_hash_map<BlockHash, absl::InlinedVector<uint32_t, 2>, Hasher> dispatched_;  // likewise
-  std::vector<int64_t> lengths_;                                                         // of the last PrefixBlocks
+  std::vector<Part> parts_;                                                            // [slot]
+  absl::flat_hash_map<BlockHash, absl::InlinedVector<uint32_t, 4>, Hasher> reported_;  // slots that hold it
+  absl::flat_hash_map<BlockHash, absl::InlinedVector<Expecting, 2>, Hasher> dispatched_;
+  std::vector<int64_t> lengths_;  // of the last PrefixBlocks
 };
 
 }  // namespace baton

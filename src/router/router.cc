@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/wake_batch.h"
 #include "router/router_metrics.h"
 #include "rpc/convert.h"
 
@@ -49,7 +50,8 @@ void Router::Disconnect() {
 }
 
 void Router::Deliver(Deliveries deliveries) {
-  for (Delivery& delivery : deliveries) delivery.sink(std::move(delivery.event));
+  const WakeBatch batch;  // whoever takes the events of a step is woken once
+  for (Delivery& delivery : deliveries) (*delivery.sink)(std::move(delivery.event));
 }
 
 SequenceId Router::Generate(Request request, TokenSink sink) {
@@ -61,7 +63,7 @@ SequenceId Router::Generate(Request request, TokenSink sink) {
     auto stream = std::make_unique<Stream>();
     stream->handle = handle;
     stream->request = std::move(request);
-    stream->sink = std::move(sink);
+    stream->sink = std::make_shared<const TokenSink>(std::move(sink));
     if (stream->request.timeout_ms > 0) {
       stream->deadline = Clock::now() + std::chrono::milliseconds(stream->request.timeout_ms);
     }
@@ -264,6 +266,7 @@ void Router::Finish(Stream& stream, TokenEvent event, Deliveries& deliveries) {
 }
 
 void Router::OnTokens(const proto::Tokens& tokens, Deliveries& deliveries) {
+  deliveries.reserve(deliveries.size() + static_cast<size_t>(tokens.updates_size()));
   for (const proto::TokenUpdate& update : tokens.updates()) {
     const auto found = attempts_.find(update.stream());
     if (found == attempts_.end()) continue;  // an attempt that was given up
@@ -280,7 +283,9 @@ void Router::OnUpdate(Stream& stream, TokenEvent event, Deliveries& deliveries) 
   if (event.finish == FinishReason::kError && absl::IsUnavailable(event.status)) {
     return RetryOrFail(stream, event.status, deliveries);
   }
-  if (!event.tokens.empty()) routing_.FirstToken(stream.placement, RouteFor(stream));
+  if (!event.tokens.empty() && !stream.placement.has_first_token) {
+    routing_.FirstToken(stream.placement, RouteFor(stream));
+  }
   std::vector<TokenId>& generated = stream.request.generated;
   stream.attempt_tokens += static_cast<int64_t>(event.tokens.size());
   const int64_t known = static_cast<int64_t>(generated.size()) - event.position;

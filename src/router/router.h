@@ -118,12 +118,12 @@ class Router : public Generator {
   struct Stream {
     SequenceId handle;
     uint64_t attempt = 0;
-    Request request;  // generated grows with what the client has been given
-    TokenSink sink;
-    std::vector<BlockHash> blocks;  // of the prompt; empty while no worker has said how it names them
-    int32_t block_size = 0;         // of them, tokens
-    Placement placement;            // of this attempt
-    int64_t attempt_tokens = 0;     // of this attempt; the second one shows that the hand-off is over
+    Request request;                        // generated grows with what the client has been given
+    std::shared_ptr<const TokenSink> sink;  // shared with its deliveries
+    std::vector<BlockHash> blocks;          // of the prompt; empty while no worker has said how it names them
+    int32_t block_size = 0;                 // of them, tokens
+    Placement placement;                    // of this attempt
+    int64_t attempt_tokens = 0;             // of this attempt; the second one shows that the hand-off is over
     bool cancelled = false;
     int32_t attempts = 0;
     int32_t given_up = 0;  // attempts that a worker gave up
@@ -144,7 +144,7 @@ class Router : public Generator {
 
   // Events are delivered after the mutex has been released.
   struct Delivery {
-    TokenSink sink;
+    std::shared_ptr<const TokenSink> sink;
     TokenEvent event;
   };
   using Deliveries = std::vector<Delivery>;

@@ -109,7 +109,8 @@ void Router::ConnectLater(WorkerId id, uint64_t incarnation) {
 }
 
 void Router::OnFrame(WorkerId id, uint64_t incarnation, std::string_view frame) {
-  proto::Envelope envelope;
+  MessageArena arena;
+  proto::Envelope& envelope = arena.Envelope();
   if (const absl::Status parsed = ParseEnvelope(frame, envelope); !parsed.ok()) {
     LogError("worker ", id.value, ": ", Message(parsed));
     return;
@@ -200,9 +201,12 @@ void Router::SyncView(const Worker& worker) {
   if (profile.block_size() == 0) return;
   view.prefill_chunk_tokens = std::max(1, profile.prefill_chunk_tokens());
   view.prefill_budget = profile.prefill_budget();
+  view.engine = profile.engine();
   if (!profile.has_step_times()) return;
   absl::StatusOr<StepTimeTable> times = FromProto(profile.step_times());
-  if (times.ok()) view.step_times = *std::move(times);
+  if (!times.ok()) return;
+  view.step_times = *std::move(times);
+  if (status.step_time_factor() > 0) view.step_times.factor = status.step_time_factor();
 }
 
 void Router::OnWorkerGone(WorkerId id, uint64_t incarnation, const std::string& reason) {

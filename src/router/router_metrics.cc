@@ -62,6 +62,8 @@ void Router::Metrics::Update(const std::string& engine, const proto::WorkerStatu
           static_cast<double>(before.blocks_corrupt()), static_cast<double>(now.blocks_corrupt()));
   counter("baton_stale_epochs_total", "Messages of the hand-off with a stale epoch, refused.", before.stale_epochs(),
           now.stale_epochs());
+  gauge("baton_step_time_factor", "Recent steps took so many times what was measured at the start (0: not known).",
+        now.step_time_factor());
   counter("baton_step_gaps_total", "Steps that followed another at once (GPUs).",
           static_cast<double>(before.step_gaps()), static_cast<double>(now.step_gaps()));
   counter("baton_step_gap_seconds_total", "How long the GPU lay idle before those steps.", before.step_gap_seconds(),

@@ -7,7 +7,10 @@
 // follows from what the dial (core/prefill_dial.h) lets ride on D's steps, so it wins for prompts that are short or
 // cached, and for others when the prefill workers' queues are long and D has time to spare within the targets.
 //
-// Limits: O(decode × prefill workers), a few nanoseconds a pair.
+// Workers that share an engine delay one another: each step of one is followed by a step of the other, and who waits
+// for that is priced.
+//
+// Limits: O(decode × prefill workers) at worst; candidates that cannot be among the best are left out early.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +35,7 @@ struct PathView {
 struct WorkerView {
   WorkerId id;
   WorkerRole role = WorkerRole::kHybrid;
+  uint64_t engine = 0;                   // workers of one number take turns on one engine; 0: it has its own
   bool available = true;                 // it takes new requests
   int64_t queued_prefill_tokens = 0;     // dispatched to it and not yet computed
   int32_t queued_prefills = 0;           // prompts that these belong to

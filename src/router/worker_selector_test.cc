@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "core/random.h"
+
 namespace baton {
 namespace {
 
@@ -61,6 +63,104 @@ TEST(WorkerSelectorTest, AQueueIsPricedInFullStepsWhateverThisRequestNeeds) {
   EXPECT_NEAR(reuse.Best().queue_ms, 490, 1);
 }
 
+TEST(WorkerSelectorTest, AQueueOfPromptsIsNoLongPrompt) {
+  Case queue = OneAndOne(500);
+  queue.workers[0].step_times.prefill_context_us = 0.5;
+  queue.workers[0].queued_prefill_tokens = 4096;
+  const auto queue_ms = [&] {
+    for (const Selection& selection : queue.Rank()) {
+      if (selection.prefill) return selection.queue_ms;
+    }
+    return -1.0;
+  };
+  queue.workers[0].queued_prefills = 1;
+  const double as_one = queue_ms();
+  queue.workers[0].queued_prefills = 8;
+  EXPECT_NEAR(as_one - queue_ms(), 0.5e-3 * 4096 * (2048 - 256), 1);
+}
+
+TEST(WorkerSelectorTest, WhoIsLateAnywayIsNotMovedByASmallDifference) {
+  Case two{{.prompt_tokens = 4000, .max_tokens = 8}, {Worker(1, WorkerRole::kHybrid), Worker(2, WorkerRole::kHybrid)}};
+  two.workers[0].cached_tokens = 100;
+  const std::vector<Selection> ranked = two.Rank();
+  ASSERT_EQ(ranked.size(), 2u);
+  EXPECT_EQ(ranked[0].decode, WorkerId{1});
+  // A tenth of a second, four seconds after the target: no longer worth two seconds of others.
+  EXPECT_LT(ranked[1].late_ms - ranked[0].late_ms, 3 * (ranked[1].prefill_ms - ranked[0].prefill_ms));
+  // At the target it is.
+  two.request.prompt_tokens = 800;
+  const std::vector<Selection> near = two.Rank();
+  EXPECT_GT(near[1].late_ms - near[0].late_ms, 12 * (near[1].prefill_ms - near[0].prefill_ms));
+}
+
+TEST(WorkerSelectorTest, StepsThatHaveBecomeSlowerArePricedSo) {
+  Case two{{.prompt_tokens = 400, .max_tokens = 8}, {Worker(1, WorkerRole::kHybrid), Worker(2, WorkerRole::kHybrid)}};
+  EXPECT_EQ(two.Best().decode, WorkerId{1});
+  two.workers[0].step_times.factor = 1.3;
+  EXPECT_EQ(two.Best().decode, WorkerId{2});
+  EXPECT_NEAR(two.Rank()[1].prefill_ms, 1.3 * two.Rank()[0].prefill_ms, 1e-6);
+}
+
+TEST(WorkerSelectorTest, WhoSharesAnEngineDelaysTheOther) {
+  Case shared = OneAndOne(500);
+  shared.workers.push_back(Worker(3, WorkerRole::kPrefill));
+  EXPECT_EQ(shared.Best().prefill, WorkerId{1});
+  shared.workers[0].engine = shared.workers[1].engine = 1;
+  shared.workers[1].sequences = 4;  // which wait for each step of worker 1
+  EXPECT_EQ(shared.Best().prefill, WorkerId{3});
+  double harm_ms[4] = {};  // [prefill worker]
+  for (const Selection& selection : shared.Rank())
+    harm_ms[selection.prefill.value_or(WorkerId{0}).value] = selection.harm_ms;
+  EXPECT_NEAR(harm_ms[1] - harm_ms[3], 4 * shared.Best().prefill_ms, 1);
+}
+
+TEST(WorkerSelectorTest, ADecodeWorkerBesideABusyPrefillWorkerIsSlower) {
+  Case shared{{.prompt_tokens = 20, .max_tokens = 64},
+              {Worker(1, WorkerRole::kPrefill), Worker(2, WorkerRole::kDecode), Worker(3, WorkerRole::kDecode)}};
+  shared.workers[0].queued_prefill_tokens = 4000;
+  EXPECT_EQ(shared.Best().decode, WorkerId{2});
+  shared.workers[0].engine = shared.workers[1].engine = 1;
+  EXPECT_EQ(shared.Best().decode, WorkerId{3});
+}
+
+// What is left out early would not have been among the best.
+TEST(WorkerSelectorTest, TheBestFewAreTheFirstOfAll) {
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    auto draw = [&, stream = uint64_t{0}](int64_t below) mutable {
+      return static_cast<int64_t>(KeyedBits(seed, ++stream, 0) % static_cast<uint64_t>(below));
+    };
+    Case any{{.prompt_tokens = 1 + draw(3000), .max_tokens = 64}, {}};
+    if (draw(4) == 0) any.request.max_local_prefill_tokens = draw(500);
+    const int64_t workers = 1 + draw(12);
+    for (int64_t id = 1; id <= workers; ++id) {
+      WorkerView& worker =
+          any.workers.emplace_back(Worker(static_cast<uint64_t>(id), static_cast<WorkerRole>(draw(3))));
+      worker.engine = static_cast<uint64_t>(draw(4));
+      worker.cached_tokens = draw(any.request.prompt_tokens);
+      worker.queued_prefill_tokens = draw(2) * draw(4000);
+      worker.queued_prefills = static_cast<int32_t>(worker.queued_prefill_tokens > 0 ? 1 + draw(5) : 0);
+      worker.sequences = static_cast<int32_t>(draw(3) * draw(30));
+      worker.context_tokens = 1000 * worker.sequences;
+      worker.free_kv_tokens = draw(6000);
+      for (int64_t from = 1; from <= workers; ++from) {
+        if (draw(3) > 0) {
+          worker.paths.push_back({.prefill = {static_cast<uint64_t>(from)},
+                                  .gigabytes_per_second = static_cast<double>(draw(5)),
+                                  .usable = draw(4) > 0});
+        }
+      }
+    }
+    const std::vector<Selection> all = any.Rank();
+    const std::vector<Selection> few = RankCandidates(any.request, any.workers, 4);
+    ASSERT_EQ(few.size(), std::min<size_t>(4, all.size()));
+    for (size_t i = 0; i < few.size(); ++i) {
+      EXPECT_EQ(few[i].decode, all[i].decode) << seed;
+      EXPECT_EQ(few[i].prefill, all[i].prefill) << seed;
+      EXPECT_EQ(few[i].cost_ms, all[i].cost_ms) << seed;
+    }
+  }
+}
+
 TEST(WorkerSelectorTest, ALongPromptTakesAsLongWhereItDecodes) {
   Case longer = OneAndOne(2048);
   for (WorkerView& worker : longer.workers) worker.step_times.prefill_context_us = 0.5;
@@ -109,7 +209,9 @@ TEST(WorkerSelectorTest, ACachedPrefixIsWorthAQueueOfItsLength) {
   two.workers[0].cached_tokens = 800;
   two.workers[0].queued_prefill_tokens = 700;
   EXPECT_EQ(two.Best().prefill, WorkerId{1});
-  two.workers[0].queued_prefill_tokens = 1500;  // half of what it need not compute counts for those who come next
+  two.workers[0].queued_prefill_tokens = 1500;  // a second copy would cost others something
+  EXPECT_EQ(two.Best().prefill, WorkerId{1});
+  two.workers[0].queued_prefill_tokens = 3000;
   EXPECT_EQ(two.Best().prefill, WorkerId{3});
 }
 

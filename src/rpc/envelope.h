@@ -1,6 +1,8 @@
 // Envelopes over sessions, and connecting without waiting.
 #pragma once
 
+#include <google/protobuf/arena.h>
+
 #include <functional>
 #include <memory>
 #include <string>
@@ -12,6 +14,17 @@
 namespace baton {
 
 void SendEnvelope(Session& session, const proto::Envelope& envelope, UniqueFd fd = {});
+// Memory of one message and its parts, of which a message of tokens has hundreds: taken in few pieces, given back at
+// once.
+class MessageArena {
+ public:
+  proto::Envelope& Envelope() { return *google::protobuf::Arena::CreateMessage<proto::Envelope>(&arena_); }
+
+ private:
+  alignas(8) char first_[8 << 10];
+  google::protobuf::Arena arena_{first_, sizeof(first_)};
+};
+
 // DataLoss for bytes that are no Envelope.
 absl::Status ParseEnvelope(std::string_view frame, proto::Envelope& envelope);
 

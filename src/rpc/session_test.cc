@@ -3,6 +3,7 @@
 
 #include <atomic>
 
+#include "base/wake_batch.h"
 #include "rpc/frame_decoder.h"
 #include "rpc/handshake.h"
 #include "rpc/session_test_fixture.h"
@@ -11,6 +12,37 @@ namespace baton {
 namespace {
 
 INSTANTIATE_TEST_SUITE_P(All, SessionTest, testing::Values("unix", "tcp"));
+
+TEST_P(SessionTest, FramesOfABatchLeaveTogetherInOrder) {
+  Connect();
+  std::vector<std::string> expected;
+  {
+    const WakeBatch batch;
+    for (int i = 0; i < 200; ++i) {
+      expected.push_back(Cat("frame ", i, std::string(i * 91 % 3000, 'x')));
+      client_session_->Send(expected.back());
+    }
+    std::this_thread::sleep_for(milliseconds(20));
+    EXPECT_EQ(server_side_.frames().size(), 0u);
+  }
+  client_session_->Send("after");
+  expected.push_back("after");
+  ASSERT_TRUE(server_side_.WaitForFrames(expected.size()));
+  EXPECT_EQ(server_side_.frames(), expected);
+}
+
+TEST_P(SessionTest, ASessionThatClosesWithinABatchDoesSoCleanly) {
+  Connect();
+  {
+    const WakeBatch batch;
+    client_session_->Send("last words");
+    client_session_->Close();
+    client_session_->Send("never");
+  }
+  ASSERT_TRUE(server_side_.WaitForClose());
+  ASSERT_TRUE(client_side_.WaitForClose());
+  EXPECT_EQ(server_side_.frames(), std::vector<std::string>{"last words"});
+}
 
 TEST_P(SessionTest, FramesArriveWholeAndInOrderBothWays) {
   Connect();

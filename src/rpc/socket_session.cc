@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/wake_batch.h"
 #include "rpc/handshake.h"
 
 namespace baton {
@@ -52,16 +53,17 @@ void SocketSession::StartHandshake(std::function<SessionEvents(std::shared_ptr<S
 }
 
 void SocketSession::Send(std::string frame, UniqueFd fd) {
-  bool post;
+  Next next;
   {
     MutexLock lock(mutex_);
     if (closing_) return;
-    post = PushLocked(std::move(frame), std::move(fd));
+    next = PushLocked(std::move(frame), std::move(fd));
   }
-  if (post) PostFlush();
+  if (next == Next::kPostFlush) PostFlush();
+  if (next == Next::kWriteBatch) WakeBatch::Wake([self = shared_from_this()] { self->WriteBatch(); });
 }
 
-bool SocketSession::PushLocked(std::string frame, UniqueFd fd) {
+SocketSession::Next SocketSession::PushLocked(std::string frame, UniqueFd fd) {
   const int64_t size = static_cast<int64_t>(frame.size());
   if (size > kMaxFrameBytes) {
     FailLocked(InvalidArgument("frame of ", size, " bytes to send: expected at most ", kMaxFrameBytes));
@@ -72,13 +74,28 @@ bool SocketSession::PushLocked(std::string frame, UniqueFd fd) {
                                  options_.max_queued_bytes));
   } else {
     queue_.Push(std::move(frame), std::move(fd));
+    const bool elsewhere = !loop_->InLoop();
+    if (elsewhere && WakeBatch::active()) return std::exchange(flush_due_, true) ? Next::kNothing : Next::kWriteBatch;
     // At once, also what the loop has pushed and not written yet: it may be busy for long.
-    if (!full_ && !loop_->InLoop()) {
+    if (!full_ && elsewhere) {
       WriteLocked();
-      if (write_error_.ok() && queue_.empty()) return false;
+      if (write_error_.ok() && queue_.empty()) return Next::kNothing;
     }
   }
-  return !std::exchange(flush_due_, true);
+  return std::exchange(flush_due_, true) ? Next::kNothing : Next::kPostFlush;
+}
+
+void SocketSession::WriteBatch() {
+  {
+    MutexLock lock(mutex_);
+    if (closing_) return;  // Flush is posted
+    if (!full_) WriteLocked();
+    if (write_error_.ok() && queue_.empty()) {
+      flush_due_ = false;
+      return;
+    }
+  }
+  PostFlush();
 }
 
 void SocketSession::WriteLocked() {

@@ -46,9 +46,12 @@ class SocketSession : public Session, public Watched, public std::enable_shared_
   // No more frames are taken; the loop will close the socket and say why.
   void FailLocked(absl::Status why) BATON_REQUIRES(mutex_);
   void WriteLocked() BATON_REQUIRES(mutex_);
-  // Returns true when the caller must post Flush.
-  bool PushLocked(std::string frame, UniqueFd fd) BATON_REQUIRES(mutex_);
+  // What the caller must do, without the mutex.
+  enum class Next { kNothing, kPostFlush, kWriteBatch };
+  Next PushLocked(std::string frame, UniqueFd fd) BATON_REQUIRES(mutex_);
   void PostFlush();
+  // Frames that a thread sends within a WakeBatch leave together, and wake the peer once.
+  void WriteBatch() BATON_EXCLUDES(mutex_);
 
   void Flush() BATON_EXCLUDES(mutex_);
   void ReadAll(int max_reads) BATON_EXCLUDES(mutex_);
@@ -89,7 +92,7 @@ class SocketSession : public Session, public Watched, public std::enable_shared_
   absl::Status write_error_ BATON_GUARDED_BY(mutex_);
   absl::Status why_ BATON_GUARDED_BY(mutex_);        // when closing
   bool full_ BATON_GUARDED_BY(mutex_) = false;       // the socket took less than there was: it says when it has room
-  bool flush_due_ BATON_GUARDED_BY(mutex_) = false;  // the loop will call Flush, or waits for room
+  bool flush_due_ BATON_GUARDED_BY(mutex_) = false;  // Flush or WriteBatch will be called, or the loop waits for room
 };
 
 }  // namespace baton

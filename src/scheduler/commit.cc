@@ -7,10 +7,27 @@
 
 namespace baton {
 
+StepShape ShapeOf(const StepPlan& plan) {
+  StepShape shape{.decode_rows = plan.decode_rows, .prompt_tokens = plan.prefill_tokens};
+  double before = 0;
+  for (size_t i = 0; i < plan.batch.items.size(); ++i) {
+    const BatchItem& item = plan.batch.items[i];
+    if (static_cast<int32_t>(i) < plan.decode_rows) {
+      shape.decode_context += item.start;
+    } else {
+      // The table adds half of all prompt tokens to what is before the first; each item has only its own.
+      before += static_cast<double>(item.count) * (item.start + (item.count - plan.prefill_tokens) / 2.0);
+    }
+  }
+  if (plan.prefill_tokens > 0) shape.prompt_context = static_cast<int64_t>(before / plan.prefill_tokens);
+  return shape;
+}
+
 std::vector<SequenceEvent> Scheduler::Commit(const StepPlan& plan, StepOutput output) {
   if (in_flight_.empty() || plan.step != in_flight_.front().step) return {};
   if (output.items.size() != in_flight_.front().sequences.size()) return Fail(plan);
   clock_us_ += static_cast<double>(output.duration_us);
+  NoteStepTime(plan, static_cast<double>(output.duration_us));
   std::vector<SequenceEvent> events;
   const std::vector<Sequence*> sequences = std::move(in_flight_.front().sequences);
   in_flight_.pop_front();
@@ -19,6 +36,12 @@ std::vector<SequenceEvent> Scheduler::Commit(const StepPlan& plan, StepOutput ou
     CommitItem(*sequences[i], plan.batch.items[i], output.items[i], events);
   }
   return events;
+}
+
+void Scheduler::NoteStepTime(const StepPlan& plan, double took_us) {
+  StepTimeTable& times = options_.step_times;
+  step_time_factor_.Observe(times.StepUs(ShapeOf(plan)) / times.factor, took_us);
+  times.factor = step_time_factor_.value();
 }
 
 std::vector<SequenceEvent> Scheduler::Fail(const StepPlan& plan) {

@@ -39,6 +39,25 @@ TEST_F(DialTest, WhatRidesKeepsTheInterTokenTarget) {
   EXPECT_EQ(Run(), "1:5+1 2:7+7");
 }
 
+TEST_F(DialTest, StepsOfOthersOnTheEngineCountForWhoWaited) {
+  Start(WithDial(1.5));
+  Add(1, Prompt(4, 50));
+  Run();
+  Run();
+  scheduler_->NoteOthersStep(9000);
+  Add(2, Prompt(30, 4, 9));
+  EXPECT_EQ(Run(), "1:5+1");  // behind its target it is not delayed further
+}
+
+TEST_F(DialTest, StepsThatTakeLongerThanMeasuredCarryLess) {
+  Start(WithDial(4));
+  Add(1, Prompt(4, 190));
+  for (int i = 0; i < 100; ++i) Run(2000);  // a second's measurement outweighs this little
+  EXPECT_NEAR(scheduler_->step_times().factor, 1.09, 0.02);
+  for (int i = 0; i < 60; ++i) Run(100000);
+  EXPECT_GT(scheduler_->step_times().factor, 3);
+}
+
 TEST_F(DialTest, SavedTimeIsSpentOnAPromptThatIsLate) {
   SchedulerOptions options = WithDial(4);
   options.targets.ttft_ms = 1;

@@ -58,6 +58,7 @@
 #include "core/batch.h"
 #include "core/prefill_dial.h"
 #include "core/request.h"
+#include "core/step_time_factor.h"
 #include "core/step_time_table.h"
 #include "kv/block_pool.h"
 #include "scheduler/finish.h"
@@ -99,6 +100,8 @@ struct StepPlan {
   int32_t decode_rows = 0;
   int32_t prefill_tokens = 0;
 };
+// What of a step decides how long it takes.
+StepShape ShapeOf(const StepPlan& plan);
 
 // One sampled token of one sequence.
 struct SequenceEvent {
@@ -181,6 +184,9 @@ class Scheduler {
   // A step in flight failed: its sequences end with kError and their blocks are freed, none published.
   std::vector<SequenceEvent> Fail(const StepPlan& plan);
 
+  // So long another worker's step took on the same engine: its sequences have waited.
+  void NoteOthersStep(double took_us) { clock_us_ += took_us; }
+
   // See SchedulerOptions; from the next step on.
   void SetPrefillBudget(int32_t tokens) { options_.prefill_budget = tokens; }
 
@@ -193,6 +199,8 @@ class Scheduler {
   // Null when unknown or aborted.
   const Sequence* Find(SequenceId id) const;
   const SchedulerOptions& options() const { return options_; }
+  // As measured at the start, with what recent steps took as its factor.
+  const StepTimeTable& step_times() const { return options_.step_times; }
   // Internal when sequences, queues and the pool disagree. O(sequences + blocks).
   absl::Status CheckIntegrity() const;
 
@@ -249,6 +257,7 @@ class Scheduler {
 
   // commit.cc: what came of it.
   FinishReason Append(Sequence& sequence, TokenId token);
+  void NoteStepTime(const StepPlan& plan, double took_us);
   void CommitItem(Sequence& sequence, const BatchItem& item, StepOutput::Item& output,
                   std::vector<SequenceEvent>& events);
   void NoteFinished(const Sequence& sequence);
@@ -263,6 +272,7 @@ class Scheduler {
   };
 
   SchedulerOptions options_;
+  StepTimeFactor step_time_factor_;
   BlockPool& pool_;
   std::unordered_map<SequenceId, std::unique_ptr<Sequence>> sequences_;
   WaitingQueue waiting_;
@@ -275,7 +285,7 @@ class Scheduler {
   int32_t held_ = 0;
   int32_t reserved_ = 0;
   int64_t preemptions_ = 0;
-  double clock_us_ = 0;               // time that steps took, all together
+  double clock_us_ = 0;               // time that steps took, all together, on this engine
   int32_t starved_steps_ = 0;         // in a row in which the first prefill got no token
   double expected_generated_ = -1.0;  // moving mean of finished sequences; -1: none yet
 };

@@ -62,6 +62,11 @@ void StepLoop::Join(Worker& worker) { workers_.push_back(&worker); }
 
 void StepLoop::Leave(Worker& worker) { std::erase(workers_, &worker); }
 
+uint64_t StepLoop::SharedEngine() const {
+  if (workers_.size() < 2) return 0;
+  return (*std::ranges::min_element(workers_, {}, &Worker::id))->id().value;
+}
+
 std::unique_ptr<Connector> StepLoop::MakeConnector(Network& network) {
   return std::make_unique<LoopConnector>(*this, network);
 }
@@ -78,6 +83,12 @@ void StepLoop::PublishCacheChanges() {
 
 void StepLoop::NoteProgress() {
   for (Worker* worker : workers_) worker->NoteProgress();
+}
+
+void StepLoop::NoteStep(const Worker& by, double took_us) {
+  for (Worker* worker : workers_) {
+    if (worker != &by) worker->NoteOthersStep(took_us);
+  }
 }
 
 absl::Status StepLoop::Run() {

@@ -46,11 +46,15 @@ class StepLoop {
 
   void Join(Worker& worker);
   void Leave(Worker& worker);
+  // Names the engine among those of a deployment: the lowest id of its workers. 0 when there is only one worker.
+  uint64_t SharedEngine() const;
   // How its workers connect: to one another within the process, to others over the network.
   std::unique_ptr<Connector> MakeConnector(Network& network);
 
   // Tells the routers of all workers what has changed in the prefix cache.
   void PublishCacheChanges();
+  // One of them made a step, for which the others have waited.
+  void NoteStep(const Worker& by, double took_us);
   // Something moves: nobody who waits for a turn is stuck.
   void NoteProgress();
 

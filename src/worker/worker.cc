@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/wake_batch.h"
 #include "rpc/convert.h"
 
 namespace baton {
@@ -278,6 +279,7 @@ absl::StatusOr<bool> Worker::SubmitStep() {
 
 void Worker::EndTurn() {
   decode_->Retry();
+  const WakeBatch batch;  // a router gets what follows at once
   loop_.PublishCacheChanges();
   streams_.Flush();
   ReportStatus(false);
@@ -295,7 +297,10 @@ void Worker::OnLayersDone(const Batch& batch, int32_t layer_begin, int32_t layer
 absl::Status Worker::FinishStep(absl::StatusOr<StepOutput> output, bool follows) {
   const StepPlan plan = std::move(plans_.front());
   plans_.pop_front();
-  if (output.ok()) rates_.Add(plan.prefill_tokens, plan.decode_rows, output->duration_us);
+  if (output.ok()) {
+    rates_.Add(plan.prefill_tokens, plan.decode_rows, output->duration_us);
+    loop_.NoteStep(*this, static_cast<double>(output->duration_us));
+  }
   if (output.ok() && follows && output->idle_us > 0) {
     step_gaps_ += 1;
     step_gap_seconds_ += output->idle_us * 1e-6;

@@ -75,6 +75,9 @@ class Worker : private LayerGroupSink {
 
   // ---- for the step loop ----
   const std::string& address() const { return options_.address; }
+  WorkerId id() const { return options_.id; }
+  // Another worker of the loop made a step.
+  void NoteOthersStep(double took_us) { scheduler_->NoteOthersStep(took_us); }
   SessionEvents Accept(const std::shared_ptr<Session>& session);
   void StartWatchdog() { watchdog_.Start(); }
   void NoteProgress() { watchdog_.Progress(); }

@@ -51,6 +51,7 @@ proto::WorkerStatus Worker::Status() const {
   status.set_integrity_error(integrity_error_);
   status.set_cache_sequence(cache_sequence_);
   status.set_context_tokens(int64_t{blocks.used} * pool_.block_size());
+  if (!scheduler_->options().step_times.empty()) status.set_step_time_factor(scheduler_->step_times().factor);
   return status;
 }
 
@@ -66,6 +67,7 @@ void Worker::OnHello(const std::shared_ptr<Session>& session) {
   profile->set_prefill_chunk_tokens(scheduler.prefill_chunk_tokens);
   profile->set_prefill_budget(scheduler.prefill_budget);
   if (!scheduler.step_times.empty()) ToProto(scheduler.step_times, profile->mutable_step_times());
+  profile->set_engine(loop_.SharedEngine());
   SendEnvelope(*session, envelope);
   loop_.PublishCacheChanges();  // to those who were there before
   SendCacheSnapshot({session});

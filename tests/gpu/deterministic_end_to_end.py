@@ -96,7 +96,7 @@ def main():
     parser.add_argument("--longest", type=int, default=1600, help="tokens of a prompt")
     parser.add_argument("--generated", type=int, default=90, help="tokens of an answer")
     arguments = parser.parse_args()
-    folder = pathlib.Path(arguments.baton) if arguments.baton else next(f for f in (HERE, HERE.parent.parent / "build") if (f / "baton").exists())
+    folder = pathlib.Path(arguments.baton).resolve() if arguments.baton else next(f for f in (HERE, HERE.parent.parent / "build") if (f / "baton").exists())
     requests = bodies(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)

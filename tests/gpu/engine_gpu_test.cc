@@ -199,7 +199,7 @@ std::vector<std::vector<TokenId>> Generate(Engine& engine, bool ahead, int32_t s
 TEST(EngineGpuTest, StepsAheadGiveTheTokensOfStepsOneByOne) {
   const Model model = MakeModel("llama-8b-fp8", 2, 8192);
   for (const bool graphs : {true, false}) {
-    auto engine = MakeEngine(model, true, DType::kF8E4M3, graphs);
+    auto engine = MakeEngine(model, true, DType::kF8E4M3, {.graphs = graphs});
     const auto one_by_one = Generate(*engine, false, 40);
     EXPECT_EQ(Generate(*engine, true, 40), one_by_one) << "graphs " << graphs;
     EXPECT_EQ(Generate(*engine, true, 40), one_by_one) << "again, graphs " << graphs;

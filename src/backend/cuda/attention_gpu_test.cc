@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include "backend/cuda/attention_test_support.h"
 #include "backend/cuda/kernels.h"
@@ -156,20 +157,21 @@ TEST_P(AttentionTest, PrefillOfSeveralSequences) {
 
 TEST_P(AttentionTest, RotatesAndAppends) {
   const Heads heads = GetParam();
-  for (const bool interleaved : {false, true}) {
+  // Of many rows (above 64), a thread rotates several heads.
+  const std::pair<int, bool> cases[] = {{37, false}, {37, true}, {150, false}, {150, true}};
+  for (const auto& [rows, interleaved] : cases) {
     Random random(FreshSeed());
-    constexpr int kRows = 37;
     constexpr int kPositions = 700;
     const int all = heads.heads + 2 * heads.kv_heads;
     const int width = all * heads.dim;
-    Cache cache(heads.kv_heads, heads.dim, heads.fp8, kRows, random);
-    const auto table = ShuffledBlocks(kRows, random);
+    Cache cache(heads.kv_heads, heads.dim, heads.fp8, rows, random);
+    const auto table = ShuffledBlocks(rows, random);
     std::vector<RowInfo> info;
-    for (int row = 0; row < kRows; ++row) {
+    for (int row = 0; row < rows; ++row) {
       info.push_back({0, row == 5 ? -1 : static_cast<int32_t>(random.Below(kPositions)), table[row]});
     }
-    const auto qkv = random.Bf16(int64_t{kRows} * width, 100.0f);
-    const auto token = random.Floats(kRows, 0.005f, 0.02f);
+    const auto qkv = random.Bf16(int64_t{rows} * width, 100.0f);
+    const auto token = random.Floats(rows, 0.005f, 0.02f);
     const ChannelScales channels(random.Floats(width, 0.5f, 1.5f));
     const std::vector<float>& channel = channels.values;
     const auto bias = random.Floats(width, -1.0f, 1.0f);
@@ -187,7 +189,7 @@ TEST_P(AttentionTest, RotatesAndAppends) {
                                 .rotary = rotary.get(),
                                 .info = device_info.get(),
                                 .cache = cache.view(),
-                                .rows = kRows,
+                                .rows = rows,
                                 .heads = heads.heads,
                                 .layer = kLayer,
                                 .query_scale = 0.25f,
@@ -199,7 +201,7 @@ TEST_P(AttentionTest, RotatesAndAppends) {
     const auto out = device_qkv.Download();
     cache.ReadBack();
     RelativeError query_error, cache_error;
-    for (int row = 0; row < kRows; ++row) {
+    for (int row = 0; row < rows; ++row) {
       if (info[row].position < 0) continue;
       for (int head = 0; head < all; ++head) {
         std::vector<double> x(heads.dim);

@@ -38,6 +38,18 @@ cudaError_t LaunchDependent(void (*kernel)(Parameters...), const LaunchShape& sh
   return cudaLaunchKernelEx(&config, kernel, Parameters(args)...);
 }
 
+// Of the current device; all devices of a process are of one kind.
+inline int MultiprocessorCount() {
+  static const int count = [] {
+    int device = 0;
+    int value = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device);
+    return value > 0 ? value : 1;
+  }();
+  return count;
+}
+
 // ---- shared memory, barriers, bulk copies ----
 __device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
@@ -100,6 +112,11 @@ __device__ __forceinline__ uint32_t ClusterAddress(uint32_t shared, uint32_t ran
 __device__ __forceinline__ float Exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float Reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 __device__ __forceinline__ uint32_t PackHalf(float low, float high) {

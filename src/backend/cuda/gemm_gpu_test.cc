@@ -62,7 +62,8 @@ TEST(SmallGemmTest, MatchesDouble) {
   Random random(FreshSeed());
   const struct {
     int n, k;
-  } shapes[] = {{10240, 1024}, {57344, 512}, {8192, 2048}, {28672, 1024}, {1024, 512}, {6144, 1536}};
+  } shapes[] = {{10240, 1024}, {57344, 512}, {8192, 2048}, {28672, 1024},
+                {1024, 512},   {6144, 1536}, {2560, 1024}, {14336, 512}};
   for (const auto& shape : shapes) {
     ASSERT_TRUE(HasSmallGemm(shape.n, shape.k, 32)) << shape.n << " × " << shape.k;
     const auto weight = random.Fp8(int64_t{shape.n} * shape.k);

@@ -4,19 +4,19 @@
 // the tokens by position, 16 at a time, and their sums meet in the order of warps; sections are merged in order. So a
 // row's bits depend on its query, its position and the cache, whoever computes its sections and beside whom.
 //
-// A job is up to four queries of one sequence (a prefill reads each key once for them), or some sections of one query
-// (a long decode row is shared out; whoever comes last adds its sections up). Jobs times KV heads are dealt to the
-// CTAs. Products are those of decode attention (decode_tiles.cuh): keys and values are the A operand, the up to eight
-// query heads of a KV head the columns.
+// A job is some queries of one sequence (a prefill reads each key once for them), or some sections of one query (a long
+// decode row is shared out; whoever comes last adds its sections up). Jobs times KV heads are dealt to the CTAs.
+// Products are those of decode attention (decode_tiles.cuh): keys and values are the A operand; the eight columns of a
+// B operand are the query heads of a KV head, for as many queries as fit.
 #include "backend/cuda/decode_tiles.cuh"
 #include "backend/cuda/device_math.cuh"
+#include "backend/cuda/invariant_jobs.cuh"
 #include "backend/cuda/invariant_softmax.cuh"
 #include "backend/cuda/kernels.h"
 
 namespace baton::cuda {
 namespace {
 
-constexpr int kSectionUnits = kSectionTokens / kUnit;
 constexpr int kStageUnits = kBlockTokens / kUnit;
 constexpr int kCtaThreads = kConsumers + 128;  // a whole warpgroup for the producer: registers move between warpgroups
 
@@ -28,30 +28,10 @@ struct Plan {
   // The ring; sums of the warps; running sums of each query; queries as operands; barriers; a flag.
   static constexpr int kMerge = kRing * S::kStageBytes;
   static constexpr int kState = kMerge + kWarps * S::kPart * 4;
-  static constexpr int kQueries = kState + kQueryGroup * (kEach + 2) * kConsumers * 4;
-  static constexpr int kBarriers = kQueries + kQueryGroup * (kDim / 16) * 32 * 8;
+  static constexpr int kQueries = kState + kJobOperands * (kEach + 2) * kConsumers * 4;
+  static constexpr int kBarriers = kQueries + kJobOperands * (kDim / 16) * 32 * 8;
   static constexpr int kSharedBytes = kBarriers + 32 * kRing + 16;
 };
-
-// The jobs of one CTA, one KV head each.
-struct Jobs {
-  const InvariantAttentionArgs& args;
-  int at;
-  int count;
-  __device__ explicit Jobs(const InvariantAttentionArgs& args)
-      : args(args), at(blockIdx.x), count(*args.job_count * args.cache.kv_heads) {}
-  __device__ bool Valid() const { return at < count; }
-  __device__ void Advance() { at += gridDim.x; }
-  __device__ const AttentionJob& Job() const { return args.jobs[at / args.cache.kv_heads]; }
-  __device__ int Head() const { return at % args.cache.kv_heads; }
-};
-// Units of 16 tokens that the job's queries see, and those of its sections.
-__device__ __forceinline__ int SeenUnits(const AttentionJob& job) {
-  return (job.position + job.rows + kUnit - 1) / kUnit;
-}
-__device__ __forceinline__ int EndUnit(const AttentionJob& job) {
-  return min(SeenUnits(job), (job.first_section + job.sections) * kSectionUnits);
-}
 
 template <bool kFp8, int kDim>
 __device__ __forceinline__ void Produce(const InvariantAttentionArgs& args, uint32_t ring, uint32_t full,
@@ -83,25 +63,6 @@ __device__ __forceinline__ void Produce(const InvariantAttentionArgs& args, uint
   }
 }
 
-// The queries of a job as B operands, in shared memory: [query][pair of products][lane].
-template <bool kFp8, int kDim>
-__device__ __forceinline__ void StageQueries(const InvariantAttentionArgs& args, const AttentionJob& job, int head,
-                                             uint4* queries) {
-  const int group = args.heads / args.cache.kv_heads;
-  for (int i = threadIdx.x; i < job.rows * (kDim / 32) * 32; i += kConsumers) {
-    const int lane = i & 31;
-    const int pair = i / 32 % (kDim / 32);
-    const int g = lane >> 2;
-    uint4 v = make_uint4(0, 0, 0, 0);
-    if (g < group) {
-      const __half* from = args.query + static_cast<int64_t>(job.row + i / kDim) * args.query_stride +
-                           (head * group + g) * kDim + (lane & 3) * (kDim / 4) + pair * 8;
-      v = __ldcg(reinterpret_cast<const uint4*>(from));
-    }
-    queries[i] = v;
-  }
-}
-
 template <bool kFp8, int kDim>
 class Consumer {
  public:
@@ -115,7 +76,11 @@ class Consumer {
         merge_(reinterpret_cast<float*>(shared + P::kMerge)),
         state_(reinterpret_cast<float*>(shared + P::kState)),
         full_(SharedAddress(shared) + P::kBarriers),
-        empty_(full_ + 16 * P::kRing) {}
+        empty_(full_ + 16 * P::kRing),
+        group_(args.heads / args.cache.kv_heads),
+        each_(kGroup / group_),
+        query0_(min(2 * (static_cast<int>(threadIdx.x) & 3) / group_, each_ - 1)),
+        query1_(min((2 * (static_cast<int>(threadIdx.x) & 3) + 1) / group_, each_ - 1)) {}
 
   __device__ __forceinline__ void Run() {
     uint4* const queries = reinterpret_cast<uint4*>(shared_ + P::kQueries);
@@ -143,29 +108,32 @@ class Consumer {
     const int lane = threadIdx.x & 31;
     const int g = lane >> 2;
     const int c = lane & 3;
+    const int operands = (job.rows + each_ - 1) / each_;
 #pragma unroll
-    for (int q = 0; q < kQueryGroup; ++q) sums_[q].Clear();
+    for (int q = 0; q < kJobOperands; ++q) sums_[q].Clear();
     for (; unit < end; unit += kStageUnits) {
       const bool active = unit + warp < end;
       const int first = (unit + warp) * kUnit;  // position of this warp's first token
       const uint8_t* const keys = shared_ + stage_ * S::kStageBytes + warp * kUnit * S::kRowBytes;
-      // Queries from `from` on see this unit.
-      const int from = max(0, first - job.position);
-      float s[kQueryGroup][4];
-      uint32_t weights[kQueryGroup][2];
+      const int from = max(0, first - job.position) / each_;  // operands before it see nothing of this unit
+      float s[kJobOperands][4];
+      uint32_t weights[kJobOperands][2];
       BarrierWait(full_ + 16 * stage_, phase_);
-      if (active) KeyProducts(keys, g, c, lane, from, job.rows, queries, s);
+      if (active) KeyProducts(keys, g, c, lane, from, operands, queries, s);
       WarpArrive(empty_ + 16 * stage_);
       if (active) {
 #pragma unroll
-        for (int q = 0; q < kQueryGroup; ++q) {
-          if (q < from || q >= job.rows) continue;
-          sums_[q].Weigh(s[q], g, job.position + q + 1 - first, weights[q][0], weights[q][1]);
+        for (int q = 0; q < kJobOperands; ++q) {
+          if (q < from || q >= operands) continue;
+          const int seen = job.position + q * each_ + 1 - first;
+          const int most = job.position + job.rows - first;  // columns of padding must not see more
+          sums_[q].Weigh(s[q], g, c, min(seen + query0_, most), min(seen + query1_, most), weights[q][0],
+                         weights[q][1]);
         }
       }
       BarrierWait(full_ + 16 * stage_ + 8, phase_);
       if (active) {
-        ValueProducts(keys + S::kPlaneBytes, g, c, job.position + job.rows - first, from, job.rows, weights);
+        ValueProducts(keys + S::kPlaneBytes, g, c, job.position + job.rows - first, from, operands, weights);
       }
       WarpArrive(empty_ + 16 * stage_ + 8);
       if (++stage_ == P::kRing) {
@@ -175,19 +143,19 @@ class Consumer {
     }
   }
 
-  // Scores of 16 tokens against the heads of each query that sees them.
-  __device__ __forceinline__ void KeyProducts(const uint8_t* tile, int g, int c, int lane, int from, int rows,
-                                              const uint4* queries, float (&s)[kQueryGroup][4]) {
+  // Scores of 16 tokens against the columns of operands [from, end).
+  __device__ __forceinline__ void KeyProducts(const uint8_t* tile, int g, int c, int lane, int from, int end,
+                                              const uint4* queries, float (&s)[kJobOperands][4]) {
 #pragma unroll
-    for (int q = 0; q < kQueryGroup; ++q) s[q][0] = s[q][1] = s[q][2] = s[q][3] = 0.f;
+    for (int q = 0; q < kJobOperands; ++q) s[q][0] = s[q][1] = s[q][2] = s[q][3] = 0.f;
     constexpr int kProducts = kChunkProducts<kFp8>;
 #pragma unroll
     for (int h = 0; h < S::kChunks / 4; ++h) {
       uint32_t a[kProducts][4];
       KeyOperands<kFp8, kDim>(tile, g, c, h, a);
 #pragma unroll
-      for (int q = 0; q < kQueryGroup; ++q) {
-        if (q < from || q >= rows) continue;
+      for (int q = 0; q < kJobOperands; ++q) {
+        if (q < from || q >= end) continue;
 #pragma unroll
         for (int i = 0; i < kProducts; i += 2) {
           const uint4 query = queries[(q * (kDim / 32) + (h * kProducts + i) / 2) * 32 + lane];
@@ -198,8 +166,8 @@ class Consumer {
     }
   }
   // Adds their values, weighted; tokens from `valid` on are nobody's, and could be anything.
-  __device__ __forceinline__ void ValueProducts(const uint8_t* tile, int g, int c, int valid, int from, int rows,
-                                                const uint32_t (&weights)[kQueryGroup][2]) {
+  __device__ __forceinline__ void ValueProducts(const uint8_t* tile, int g, int c, int valid, int from, int end,
+                                                const uint32_t (&weights)[kJobOperands][2]) {
     ValueTile<kFp8, kDim> values;
     values.Load(tile, g, c, valid);
 #pragma unroll
@@ -207,8 +175,8 @@ class Consumer {
       uint32_t a[4];
       values.Operand(m, a);
 #pragma unroll
-      for (int q = 0; q < kQueryGroup; ++q) {
-        if (q < from || q >= rows) continue;
+      for (int q = 0; q < kJobOperands; ++q) {
+        if (q < from || q >= end) continue;
         Mma(sums_[q].sums[m], a, weights[q][0], weights[q][1]);
       }
     }
@@ -216,7 +184,7 @@ class Consumer {
 
   // The section's sums over the warps, of this thread's outputs.
   __device__ __forceinline__ Sums<kEach> MergeWarps() const {
-    const float* const mine = merge_ + MyHead() * S::kPartRow;
+    const float* const mine = merge_ + MyColumn() * S::kPartRow;
     Sums<kEach> sums{kMinusInfinity, 0.f, {}};
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) sums.top = fmaxf(sums.top, mine[w * S::kPart + kDim]);
@@ -234,19 +202,21 @@ class Consumer {
   __device__ __forceinline__ void CloseSection(const AttentionJob& job, int head, int section) {
     const int lane = threadIdx.x & 31;
 #pragma unroll
-    for (int q = 0; q < kQueryGroup; ++q) {
-      const int length = job.position + q + 1;
-      if (q >= job.rows || section * kSectionTokens >= length) continue;  // uniform: it sees nothing of this section
+    for (int q = 0; q < kJobOperands; ++q) {
+      const int last = min((q + 1) * each_, job.rows) - 1;
+      if (q * each_ > last || section * kSectionTokens > job.position + last) continue;  // uniform: sees nothing of it
+      const int row = q * each_ + MyColumn() / group_;                                   // of this thread's outputs
+      const bool exists = row <= last && section * kSectionTokens <= job.position + row;
       sums_[q].template Publish<S>(merge_ + (threadIdx.x >> 5) * S::kPart, lane >> 2, lane & 3);
       NamedBarrier<1, kConsumers>();
       const Sums<kEach> sums = MergeWarps();
       if (job.part >= 0) {
         StorePart(PartOf(job, head, section), sums);
-      } else {
+      } else if (exists) {
         Sums<kEach> all = LoadState(q);
         MergeSection(sums, section == 0, all);
-        if ((section + 1) * kSectionTokens >= length) {
-          StoreOutput(job.row + q, head, all);
+        if ((section + 1) * kSectionTokens > job.position + row) {
+          StoreOutput(job.row + row, head, all);
         } else {
           StoreState(q, all);
         }
@@ -275,12 +245,12 @@ class Consumer {
     for (int section = 0; section < sections; ++section) {
       MergeSection(LoadPart(PartOf(job, head, section)), section == 0, all);
     }
-    StoreOutput(job.row, head, all);
+    if (MyColumn() < group_) StoreOutput(job.row, head, all);
   }
 
   __device__ __forceinline__ float* PartOf(const AttentionJob& job, int head, int section) const {
     return args_.parts + (static_cast<int64_t>(job.part + section) * args_.cache.kv_heads + head) * S::kPart +
-           MyHead() * S::kPartRow;
+           MyColumn() * S::kPartRow;
   }
   __device__ __forceinline__ void StorePart(float* part, const Sums<kEach>& sums) const {
 #pragma unroll
@@ -320,18 +290,16 @@ class Consumer {
     for (int i = 0; i < kEach; ++i) at[(2 + i) * kConsumers] = sums.values[i];
   }
   __device__ __forceinline__ void StoreOutput(int row, int head, const Sums<kEach>& sums) const {
-    const int group = args_.heads / args_.cache.kv_heads;
-    if (MyHead() >= group) return;
     const float inverse = __frcp_rn(sums.weight);
-    __nv_bfloat16* out =
-        args_.output + static_cast<int64_t>(row) * args_.heads * kDim + (head * group + MyHead()) * kDim + MyDim();
+    __nv_bfloat16* out = args_.output + static_cast<int64_t>(row) * args_.heads * kDim +
+                         (head * group_ + MyColumn() % group_) * kDim + MyDim();
 #pragma unroll
     for (int i = 0; i < kEach; i += 2) {
       *reinterpret_cast<uint32_t*>(out + i) =
           PackBf16(__fmul_rn(sums.values[i], inverse), __fmul_rn(sums.values[i + 1], inverse));
     }
   }
-  __device__ __forceinline__ int MyHead() const { return threadIdx.x * kEach / kDim; }
+  __device__ __forceinline__ int MyColumn() const { return threadIdx.x * kEach / kDim; }
   __device__ __forceinline__ int MyDim() const { return threadIdx.x * kEach % kDim; }
 
   const InvariantAttentionArgs& args_;
@@ -339,9 +307,11 @@ class Consumer {
   float* const merge_;
   float* const state_;
   const uint32_t full_, empty_;
+  const int group_, each_;     // heads of a KV head; queries of an operand
+  const int query0_, query1_;  // those of columns 2c and 2c + 1, in their operand
   int stage_ = 0;
   uint32_t phase_ = 0;
-  WarpSums<kDim> sums_[kQueryGroup];
+  WarpSums<kDim> sums_[kJobOperands];
 };
 
 template <bool kFp8, int kDim>

@@ -89,7 +89,7 @@ class InvariantGemmTest : public testing::TestWithParam<Case> {
 };
 
 TEST_P(InvariantGemmTest, OneCtaMatchesDouble) {  // every kernel, its ring refilled: small enough for racecheck
-  for (const int m : {1, 9, 33, 65}) CheckAgainstDouble(Run(0, m, 2), 0, m);
+  for (const int m : {1, 9, 33, 65, 129}) CheckAgainstDouble(Run(0, m, 2), 0, m);
 }
 
 // A row has the same bits alone, in any batch, in any place of the batch.

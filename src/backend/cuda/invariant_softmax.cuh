@@ -32,10 +32,10 @@ __device__ __forceinline__ void MergeSection(const Sums<kEach>& section, bool fi
   }
 }
 
-// One warp's share of a section for one query: running softmax over its 16-token units.
+// One warp's share of a section for the eight columns of an operand: running softmax over its 16-token units.
 template <int kDim>
 struct WarpSums {
-  float max0, max1;  // of heads 2c and 2c + 1
+  float max0, max1;  // of columns 2c and 2c + 1
   float weight0, weight1;
   float sums[kDim / 16][4];
 
@@ -45,18 +45,27 @@ struct WarpSums {
 #pragma unroll
     for (int m = 0; m < kDim / 16; ++m) sums[m][0] = sums[m][1] = sums[m][2] = sums[m][3] = 0.f;
   }
-  // Scores of 16 tokens, the first `valid` of which count, to weights as an operand.
-  __device__ __forceinline__ void Weigh(float (&s)[4], int g, int valid, uint32_t& b0, uint32_t& b1) {
-    if (g >= valid) s[0] = s[1] = kMinusInfinity;
-    if (g + 8 >= valid) s[2] = s[3] = kMinusInfinity;
+  // Scores of 16 tokens to weights as an operand. Of column 2c the first `valid0` tokens count, of 2c + 1 `valid1`;
+  // there may be none. Nothing that happens to a column depends on another one.
+  __device__ __forceinline__ void Weigh(float (&s)[4], int g, int c, int valid0, int valid1, uint32_t& b0,
+                                        uint32_t& b1) {
+    if (g >= valid0) s[0] = kMinusInfinity;
+    if (g >= valid1) s[1] = kMinusInfinity;
+    if (g + 8 >= valid0) s[2] = kMinusInfinity;
+    if (g + 8 >= valid1) s[3] = kMinusInfinity;
     float new0 = fmaxf(max0, fmaxf(s[0], s[2]));
     float new1 = fmaxf(max1, fmaxf(s[1], s[3]));
-    if (__any_sync(~0u, new0 > max0 + kLazyRescale || new1 > max1 + kLazyRescale)) {
+    const unsigned grown0 = __ballot_sync(~0u, new0 > max0 + kLazyRescale);
+    const unsigned grown1 = __ballot_sync(~0u, new1 > max1 + kLazyRescale);
+    if (grown0 | grown1) {
 #pragma unroll
       for (int offset = 4; offset < 32; offset <<= 1) {
         new0 = fmaxf(new0, __shfl_xor_sync(~0u, new0, offset));
         new1 = fmaxf(new1, __shfl_xor_sync(~0u, new1, offset));
       }
+      const unsigned column = 0x11111111u << c;  // its lanes
+      if (!(grown0 & column)) new0 = max0;
+      if (!(grown1 & column)) new1 = max1;
       const float factor0 = Exp2(__fsub_rn(max0, new0));
       const float factor1 = Exp2(__fsub_rn(max1, new1));
       max0 = new0;
@@ -71,10 +80,10 @@ struct WarpSums {
         sums[m][3] = __fmul_rn(sums[m][3], factor1);
       }
     }
-    const float p0 = Exp2(__fsub_rn(s[0], max0));
-    const float p1 = Exp2(__fsub_rn(s[1], max1));
-    const float p2 = Exp2(__fsub_rn(s[2], max0));
-    const float p3 = Exp2(__fsub_rn(s[3], max1));
+    const float p0 = valid0 > 0 ? Exp2(__fsub_rn(s[0], max0)) : 0.f;
+    const float p1 = valid1 > 0 ? Exp2(__fsub_rn(s[1], max1)) : 0.f;
+    const float p2 = valid0 > 0 ? Exp2(__fsub_rn(s[2], max0)) : 0.f;
+    const float p3 = valid1 > 0 ? Exp2(__fsub_rn(s[3], max1)) : 0.f;
     weight0 = __fadd_rn(weight0, __fadd_rn(p0, p2));
     weight1 = __fadd_rn(weight1, __fadd_rn(p1, p3));
     b0 = TransposeMatrix(PackHalf(p0, p1));

@@ -155,10 +155,12 @@ cudaError_t LaunchInvariantGemm(const InvariantGemmArgs& args, cudaStream_t stre
 // Attention of any rows over the paged cache, for prefill and decode. A row's bits depend on its query, its position
 // and the cache: tokens go to warps by their position, and sections of 1024 tokens are merged in order.
 inline constexpr int kSectionTokens = 1024;
-inline constexpr int kQueryGroup = 4;
+// Queries of a job: four operands of eight columns, each column a query's head. `group`: heads of a KV head, up to 8.
+inline constexpr int kJobOperands = 4;
+constexpr int32_t MostJobRows(int32_t group) { return kJobOperands * (8 / group); }
 struct AttentionJob {
   int32_t row;            // of the batch, the first
-  int32_t rows;           // 1 to kQueryGroup, at consecutive positions of one sequence
+  int32_t rows;           // 1 to MostJobRows, at consecutive positions of one sequence
   int32_t position;       // of the first
   int32_t table_offset;   // of its sequence in the block table
   int32_t first_section;  // of the row's sections, those that this job does

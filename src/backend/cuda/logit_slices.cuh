@@ -18,9 +18,11 @@ constexpr int kTopCapacity = 64;     // candidates of a CTA for top_logprobs: th
 constexpr float kLog2e = 1.44269504f;
 using Sum = unsigned long long;
 
-// Who is kept: tokens whose bins, level by level, come before the chosen ones or are them.
+// Who is kept: tokens whose bins, level by level, come before the chosen ones or are them. Bins grow with the distance
+// from the best logit, so that is everybody up to some distance, `limit`.
 struct Selector {
   int levels = 0;  // 0: everyone
+  float limit = INFINITY;
   float low[kLevels];
   float inverse_width[kLevels];
   int chosen[kLevels];
@@ -29,7 +31,8 @@ struct Selector {
     const float at = (distance - low[level]) * inverse_width[level];
     return at < 0.f ? 0 : at >= kBins ? kBins - 1 : static_cast<int>(at);
   }
-  __device__ bool Keeps(float distance) const {
+  __device__ bool Keeps(float distance) const { return distance <= limit; }
+  __device__ bool KeepsByBins(float distance) const {
     for (int level = 0; level < levels; ++level) {
       const int bin = Bin(level, distance);
       if (bin != chosen[level]) return bin < chosen[level];
@@ -65,7 +68,7 @@ union Exchanged {
 };
 
 struct Shared {
-  Sum bins[kBins];
+  uint32_t bins_low[kBins], bins_high[kBins];  // 64-bit sums in halves, see AddToBin
   Sum warp_sums[kWarps];
   double warp_doubles[kWarps];
   Extremes warp_extremes[kWarps];
@@ -200,6 +203,15 @@ __device__ __forceinline__ Sum FixedWeight(float distance, float inverse_tempera
   return __float2ull_rn(Exp2(-distance * inverse_temperature * kLog2e) * 68719476736.f);
 }
 
+// Shared memory adds 32-bit words only; a 64-bit atomicAdd there is a loop of compare-and-swap. Every addition to the
+// low half says itself whether it carried, so the sum of both halves is exact in any order.
+__device__ __forceinline__ void AddToBin(Shared& shared, int bin, Sum amount) {
+  const uint32_t low = static_cast<uint32_t>(amount);
+  uint32_t high = static_cast<uint32_t>(amount >> 32);
+  if (atomicAdd(&shared.bins_low[bin], low) > ~low) ++high;
+  if (high != 0) atomicAdd(&shared.bins_high[bin], high);
+}
+
 // Adds up the cluster's histograms and finds the bin where `target` (or all there is, if that is less) is reached.
 __device__ Reached FindBin(Slice& slice, Sum& target) {
   Shared& shared = slice.shared;
@@ -207,7 +219,9 @@ __device__ Reached FindBin(Slice& slice, Sum& target) {
   Sum amount = 0;
   const int bin = slice.rank * kBinsEach + static_cast<int>(threadIdx.x);
   if (threadIdx.x < kBinsEach) {
-    for (int rank = 0; rank < kSlices; ++rank) amount += ReadPeer(shared.bins[bin], rank);
+    for (int rank = 0; rank < kSlices; ++rank) {
+      amount += ReadPeer(shared.bins_low[bin], rank) + (Sum{ReadPeer(shared.bins_high[bin], rank)} << 32);
+    }
   }
   Sum total;
   const Sum through = ScanCluster(slice, amount, total);
@@ -222,6 +236,23 @@ __device__ Reached FindBin(Slice& slice, Sum& target) {
     if (other.bin >= 0) all = other;
   });
   return all;
+}
+
+// Finds the largest distance that the bins keep, by one warp: floats that are not negative order like their bits, and
+// each round divides what is left by 32.
+__device__ void FindLimit(Selector& selector) {
+  if (threadIdx.x < 32) {
+    uint32_t kept = 0;  // bits of a distance that is kept: the best logit's always is
+    for (int shift = 27; shift >= -3; shift -= 5) {
+      const uint32_t step = shift >= 0 ? 1u << shift : 1u;
+      const uint32_t candidate = kept + threadIdx.x * step;
+      const bool keeps = candidate <= 0x7f800000u && selector.KeepsByBins(__uint_as_float(candidate));
+      const uint32_t all = __ballot_sync(~0u, keeps);
+      kept += (31 - __clz(all)) * step;
+    }
+    if (threadIdx.x == 0) selector.limit = __uint_as_float(kept);
+  }
+  __syncthreads();
 }
 
 // Narrows `selector` down to the fewest best tokens whose measure reaches `target` (ties with the last stay). Only
@@ -243,14 +274,13 @@ __device__ void Select(Slice& slice, float best, float range, Sum target, Select
       selector.low[level] = low;
       selector.inverse_width[level] = static_cast<float>(kBins) / fmaxf(high - low, 1e-30f);
     }
-    for (int i = tid; i < kBins; i += kThreads) slice.shared.bins[i] = 0;
+    for (int i = tid; i < kBins; i += kThreads) slice.shared.bins_low[i] = slice.shared.bins_high[i] = 0;
     __syncthreads();
     for (int i = tid; i < slice.size(); i += kThreads) {
       const float distance = best - slice.logits[i];
+      if (!selector.InChosenBins(distance)) continue;
       const Sum amount = measure(distance);
-      if (amount > 0 && selector.InChosenBins(distance)) {
-        atomicAdd(&slice.shared.bins[selector.Bin(level, distance)], amount);
-      }
+      if (amount > 0) AddToBin(slice.shared, selector.Bin(level, distance), amount);
     }
     const Reached reached = FindBin(slice, target);
     target -= reached.before;
@@ -260,7 +290,12 @@ __device__ void Select(Slice& slice, float best, float range, Sum target, Select
     }
     __syncthreads();
     if (reached.inside == target) break;
+    // A bin with less than two of its smallest amounts holds one token: there is nothing to narrow down.
+    if (level == 0 && reached.bin == kBins - 1) continue;  // but this one has no far edge
+    const float far = selector.low[level] + static_cast<float>(reached.bin + 1) / selector.inverse_width[level];
+    if (static_cast<double>(reached.inside) < 1.9 * static_cast<double>(measure(far))) break;
   }
+  FindLimit(selector);
 }
 
 }  // namespace

@@ -62,8 +62,25 @@ __device__ __forceinline__ void ApplyScales(const RowScales& scales, const uint4
 #pragma unroll
   for (int j = 0; j < kVector; ++j) values[j] += bias[j];
 }
+// What the FP8 numbers of a row are multiples of; `peak`: its largest magnitude.
+__device__ __forceinline__ float OutputScale(const RowOutput& output, float peak) {
+  return output.static_scale > 0.f ? output.static_scale : fmaxf(peak, 1e-10f) * (1.f / 448.f);
+}
+// Eight results, from element `at` on.
+__device__ __forceinline__ void StoreVector(const RowOutput& output, int64_t at, const float (&x)[kVector]) {
+  if (output.fp8 != nullptr) {
+    *reinterpret_cast<uint2*>(output.fp8 + at) =
+        make_uint2(PackFp8(x[0], x[1]) | PackFp8(x[2], x[3]) << 16, PackFp8(x[4], x[5]) | PackFp8(x[6], x[7]) << 16);
+  } else {
+    *reinterpret_cast<uint4*>(output.bf16 + at) =
+        make_uint4(PackBf16(x[0], x[1]), PackBf16(x[2], x[3]), PackBf16(x[4], x[5]), PackBf16(x[6], x[7]));
+  }
+}
 __device__ __forceinline__ float TokenScale(const RowScales& scales, int row) {
   return scales.token != nullptr ? __ldcg(scales.token + row) * scales.unit : scales.unit;
 }
+
+// SwiGLU of any shape (rows.cu); LaunchSwiGlu takes it where its own kernel does not fit.
+cudaError_t LaunchSwiGluRows(const SwiGluArgs& args, cudaStream_t stream);
 
 }  // namespace baton::cuda

@@ -1,4 +1,6 @@
 // Kernels over rows of activations: embedding, norm, SwiGLU, quantization.
+#include <algorithm>
+
 #include "backend/cuda/device_math.cuh"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/row_math.cuh"
@@ -19,16 +21,19 @@ struct RowArgs {
   int32_t width;
   float epsilon;
   bool write_residual;
+  int32_t rows;
   float factor = 1.f;  // kQuantize: on the input
 };
 
 constexpr int kRowThreads = 256;
 constexpr float kLog2e = 1.44269504f;
 // Sum of `sum` and maximum of `peak` over the CTA, then over the cluster that shares the row.
-__device__ __forceinline__ void ReduceRow(float& sum, float& peak) {
-  __shared__ float2 warp_parts[kRowThreads / 32];
+// `turn` alternates from row to row, so that a warp may leave its part of the next row while others read this one's.
+__device__ __forceinline__ void ReduceRow(int turn, float& sum, float& peak) {
+  __shared__ float2 all_parts[2][kRowThreads / 32];
   __shared__ float2 cluster_parts[8];
   const int tid = threadIdx.x;
+  float2* const warp_parts = all_parts[turn];
 #pragma unroll
   for (int offset = 16; offset > 0; offset >>= 1) {
     sum += __shfl_xor_sync(~0u, sum, offset);
@@ -107,34 +112,38 @@ __device__ __forceinline__ void Combine(const RowArgs& args, const uint4& first,
     ApplyScales(args.scales, columns.first, token, k, x);
     ApplyScales(args.scales, columns.second, token, args.width + k, y);
 #pragma unroll
-    for (int j = 0; j < kVector; ++j) x[j] = __fdividef(x[j] * y[j], 1.f + __expf(-x[j]));
+    for (int j = 0; j < kVector; ++j) x[j] = x[j] * y[j] * Reciprocal(1.f + __expf(-x[j]));
   } else {  // this kernel is bound by instructions: the row's factor token² is left to the end
     ApplyChannel(args.scales, columns.first, x);
     ApplyChannel(args.scales, columns.second, y);
     const float exponent = -kLog2e * token;
 #pragma unroll
-    for (int j = 0; j < kVector; ++j) x[j] = __fdividef(x[j] * y[j], 1.f + Exp2(x[j] * exponent));
+    for (int j = 0; j < kVector; ++j) x[j] = x[j] * y[j] * Reciprocal(1.f + Exp2(x[j] * exponent));
   }
 #pragma unroll
   for (int j = 0; j < 4; ++j) packed[j] = PackBf16(x[2 * j], x[2 * j + 1]);
 }
 
-// A row for each cluster of gridDim.x CTAs (mostly one); a thread keeps kPer vectors of it in registers between the two
-// passes.
-template <RowKind kKind, int kPer>
-__global__ void __launch_bounds__(kRowThreads, kPer > 4 ? 2 : 3) row_kernel(const RowArgs args) {
+// Quantization of many rows goes on from row to row in this many CTAs a multiprocessor. The norm and SwiGLU get slower
+// by it: they compute more, and need the warps of more rows beside each other.
+template <int kPer>
+constexpr int kLoopingCtas = kPer > 2 ? 4 : 6;
+
+// A row for each cluster of gridDim.x CTAs; a thread keeps kPer vectors of it in registers between the two passes.
+// kMany: a CTA has whole rows, every gridDim.y-th one, and asks for the next before it reduces this one.
+template <RowKind kKind, int kPer, bool kMany>
+__global__ void __launch_bounds__(kRowThreads, kMany ? kLoopingCtas<kPer> : 3) row_kernel(const RowArgs args) {
   // With few rows the constants come in while the predecessor runs: they are in no cache, and memory is busy.
-  constexpr bool kEarly = kPer <= 2;
-  constexpr int kGroup = kPer <= 4 ? kPer : kPer / 7;  // vectors in flight at once
-  constexpr bool kExact = kPer > 4;                    // the share is a whole number of vectors for every thread
+  constexpr bool kEarly = !kMany && kPer <= 2;
   const int tid = threadIdx.x;
-  const int row = blockIdx.y;
-  const int share = args.width / gridDim.x;  // a multiple of kVector
-  const int begin = share * blockIdx.x;
+  const int share = kMany ? args.width : args.width / gridDim.x;  // a multiple of kVector
+  const int begin = kMany ? 0 : share * blockIdx.x;
   const int end = begin + share;
-  if (gridDim.x > 1) ClusterArrive();
+  const auto source_of = [&](int row) { return args.source_rows != nullptr ? args.source_rows[row] : row; };
+  if (!kMany && gridDim.x > 1) ClusterArrive();
   ReleaseSuccessor();
-  const int source = args.source_rows != nullptr ? args.source_rows[row] : row;
+  int row = blockIdx.y;
+  int source = source_of(row);
   Columns<kKind> early[kEarly ? kPer : 1];
   if constexpr (kEarly) {
 #pragma unroll
@@ -147,25 +156,28 @@ __global__ void __launch_bounds__(kRowThreads, kPer > 4 ? 2 : 3) row_kernel(cons
   }
   WaitForPredecessor();
 
-  const float token = TokenScale(args.scales, source);
-  uint32_t packed[kPer][4];
-  float sum = 0.f;
-  float peak = 0.f;
+  uint4 first[kPer];
+  uint4 second[kPer];
+  float token;
+  const auto load = [&] {
+    token = TokenScale(args.scales, source);
 #pragma unroll
-  for (int from = 0; from < kPer; from += kGroup) {
-    uint4 first[kGroup];
-    uint4 second[kGroup];
-#pragma unroll
-    for (int i = 0; i < kGroup; ++i) {
-      const int k = begin + ((from + i) * kRowThreads + tid) * kVector;
-      if (kExact || k < end) LoadRow<kKind>(args, source, k, first[i], second[i]);
+    for (int i = 0; i < kPer; ++i) {
+      const int k = begin + (i * kRowThreads + tid) * kVector;
+      if (k < end) LoadRow<kKind>(args, source, k, first[i], second[i]);
     }
+  };
+  load();
+  for (int turn = 0;; turn ^= 1) {
+    uint32_t packed[kPer][4];
+    float sum = 0.f;
+    float peak = 0.f;
 #pragma unroll
-    for (int i = 0; i < kGroup; ++i) {
-      const int k = begin + ((from + i) * kRowThreads + tid) * kVector;
-      if (!kExact && k >= end) continue;
-      uint32_t(&words)[4] = packed[from + i];
-      const Columns<kKind> columns = kEarly ? early[kEarly ? from + i : 0] : LoadColumns<kKind>(args, k);
+    for (int i = 0; i < kPer; ++i) {
+      const int k = begin + (i * kRowThreads + tid) * kVector;
+      if (k >= end) continue;
+      uint32_t(&words)[4] = packed[i];
+      const Columns<kKind> columns = kEarly ? early[kEarly ? i : 0] : LoadColumns<kKind>(args, k);
       Combine<kKind>(args, first[i], second[i], columns, k, token, words);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
@@ -182,64 +194,74 @@ __global__ void __launch_bounds__(kRowThreads, kPer > 4 ? 2 : 3) row_kernel(cons
             make_uint4(words[0], words[1], words[2], words[3]);
       }
     }
-  }
+    const int64_t out = static_cast<int64_t>(row) * args.width;
+    const int this_row = row;
+    const float this_token = token;
+    row += gridDim.y;
+    const bool more = kMany && row < args.rows;
+    if (more) {
+      source = source_of(row);
+      load();
+    }
 
-  ReduceRow(sum, peak);
-  float norm = 1.f;
-  if (kKind == RowKind::kNorm) norm = rsqrtf(sum / static_cast<float>(args.width) + args.epsilon);
-  if (kKind == RowKind::kSwiGlu && args.scales.bias == nullptr) norm = token * token;
-  if (kKind == RowKind::kQuantize) norm = args.factor;
-  const float given = args.output.static_scale;
-  const float scale = given > 0.f ? given : fmaxf(peak * norm, 1e-10f) * (1.f / 448.f);
-  const float factor = args.output.fp8 != nullptr ? norm / scale : norm;
-  if (args.output.fp8 != nullptr && tid == 0 && blockIdx.x == 0) args.output.scale[row] = scale;
+    ReduceRow(turn, sum, peak);
+    float norm = 1.f;
+    if (kKind == RowKind::kNorm) norm = rsqrtf(sum / static_cast<float>(args.width) + args.epsilon);
+    if (kKind == RowKind::kSwiGlu && args.scales.bias == nullptr) norm = this_token * this_token;
+    if (kKind == RowKind::kQuantize) norm = args.factor;
+    const float scale = OutputScale(args.output, peak * norm);
+    const float factor = args.output.fp8 != nullptr ? norm / scale : norm;
+    if (args.output.fp8 != nullptr && tid == 0 && blockIdx.x == 0) args.output.scale[this_row] = scale;
 #pragma unroll
-  for (int i = 0; i < kPer; ++i) {
-    const int k = begin + (i * kRowThreads + tid) * kVector;
-    if (!kExact && k >= end) continue;
-    float x[kVector];
-    float weight[kVector];
-    if (kKind == RowKind::kNorm && !kEarly) LoadFloats(args.weight, k, 1.f, weight);
+    for (int i = 0; i < kPer; ++i) {
+      const int k = begin + (i * kRowThreads + tid) * kVector;
+      if (k >= end) continue;
+      float x[kVector];
+      float weight[kVector];
+      if (kKind == RowKind::kNorm && !kEarly) LoadFloats(args.weight, k, 1.f, weight);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const float2 pair = UnpackBf16(packed[i][j]);
-      x[2 * j] = pair.x * factor;
-      x[2 * j + 1] = pair.y * factor;
-      if (kKind == RowKind::kNorm) {
-        x[2 * j] *= kEarly ? early[kEarly ? i : 0].weight[2 * j] : weight[2 * j];
-        x[2 * j + 1] *= kEarly ? early[kEarly ? i : 0].weight[2 * j + 1] : weight[2 * j + 1];
+      for (int j = 0; j < 4; ++j) {
+        const float2 pair = UnpackBf16(packed[i][j]);
+        x[2 * j] = pair.x * factor;
+        x[2 * j + 1] = pair.y * factor;
+        if (kKind == RowKind::kNorm) {
+          x[2 * j] *= kEarly ? early[kEarly ? i : 0].weight[2 * j] : weight[2 * j];
+          x[2 * j + 1] *= kEarly ? early[kEarly ? i : 0].weight[2 * j + 1] : weight[2 * j + 1];
+        }
       }
+      StoreVector(args.output, out + k, x);
     }
-    const int64_t at = static_cast<int64_t>(row) * args.width + k;
-    if (args.output.fp8 != nullptr) {
-      *reinterpret_cast<uint2*>(args.output.fp8 + at) =
-          make_uint2(PackFp8(x[0], x[1]) | PackFp8(x[2], x[3]) << 16, PackFp8(x[4], x[5]) | PackFp8(x[6], x[7]) << 16);
-    } else {
-      *reinterpret_cast<uint4*>(args.output.bf16 + at) =
-          make_uint4(PackBf16(x[0], x[1]), PackBf16(x[2], x[3]), PackBf16(x[4], x[5]), PackBf16(x[6], x[7]));
-    }
+    if (!more) return;
   }
+}
+
+template <RowKind kKind, int kPer>
+cudaError_t LaunchMany(const RowArgs& args, cudaStream_t stream) {
+  const int ctas = std::min(args.rows, MultiprocessorCount() * kLoopingCtas<kPer>);
+  return LaunchDependent(row_kernel<kKind, kPer, true>, {.grid = dim3(1, ctas), .block = dim3(kRowThreads)}, stream,
+                         args);
 }
 
 // Few rows: spread each over a cluster, for latency. Many rows: one CTA each where it fits, since clusters cost
 // bandwidth. `invariant`: all as if there were few.
 template <RowKind kKind>
-cudaError_t LaunchRows(const RowArgs& args, int rows, bool invariant, cudaStream_t stream) {
-  const bool few = rows <= 64 || invariant;
+cudaError_t LaunchRows(const RowArgs& args, bool invariant, cudaStream_t stream) {
+  const bool few = args.rows <= 64 || invariant;
   constexpr int kPerCta = kRowThreads * kVector;  // with one vector a thread
-  LaunchShape shape{.grid = dim3(1, rows), .block = dim3(kRowThreads)};
-  if constexpr (kKind == RowKind::kSwiGlu) {
-    if (!few && args.width == 14 * kPerCta) return LaunchDependent(row_kernel<kKind, 14>, shape, stream, args);
-    if (!few && args.width == 7 * kPerCta) return LaunchDependent(row_kernel<kKind, 7>, shape, stream, args);
+  if constexpr (kKind == RowKind::kQuantize) {
+    if (!few && args.width <= kPerCta) return LaunchMany<kKind, 1>(args, stream);
+    if (!few && args.width <= 2 * kPerCta) return LaunchMany<kKind, 2>(args, stream);
+    if (!few && args.width <= 4 * kPerCta) return LaunchMany<kKind, 4>(args, stream);
   }
+  LaunchShape shape{.grid = dim3(1, args.rows), .block = dim3(kRowThreads)};
   const int target = few ? kPerCta : 4 * kPerCta;
   int ctas = 1;
   while (ctas < 8 && args.width > target * ctas && args.width % (2 * ctas * kVector) == 0) ctas *= 2;
   const int share = args.width / ctas;
   shape.grid.x = shape.cluster = ctas;
-  if (share <= kPerCta) return LaunchDependent(row_kernel<kKind, 1>, shape, stream, args);
-  if (share <= 2 * kPerCta) return LaunchDependent(row_kernel<kKind, 2>, shape, stream, args);
-  if (share <= 4 * kPerCta) return LaunchDependent(row_kernel<kKind, 4>, shape, stream, args);
+  if (share <= kPerCta) return LaunchDependent(row_kernel<kKind, 1, false>, shape, stream, args);
+  if (share <= 2 * kPerCta) return LaunchDependent(row_kernel<kKind, 2, false>, shape, stream, args);
+  if (share <= 4 * kPerCta) return LaunchDependent(row_kernel<kKind, 4, false>, shape, stream, args);
   return cudaErrorInvalidValue;  // wider than 8 CTAs hold
 }
 
@@ -263,20 +285,30 @@ cudaError_t LaunchEmbed(const EmbedArgs& args, cudaStream_t stream) {
 cudaError_t LaunchRmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
   return LaunchRows<RowKind::kNorm>(
       RowArgs{args.residual, args.delta, args.width, args.delta_scales, args.weight, args.source_rows, args.output,
-              args.width, args.epsilon, args.write_residual},
-      args.rows, args.invariant, stream);
+              args.width, args.epsilon, args.write_residual, args.rows},
+      args.invariant, stream);
 }
 
-cudaError_t LaunchSwiGlu(const SwiGluArgs& args, cudaStream_t stream) {
+cudaError_t LaunchSwiGluRows(const SwiGluArgs& args, cudaStream_t stream) {
   return LaunchRows<RowKind::kSwiGlu>(RowArgs{nullptr, args.gate_up, 2 * args.width, args.scales, nullptr, nullptr,
-                                              args.output, args.width, 0.f, false},
-                                      args.rows, args.invariant, stream);
+                                              args.output, args.width, 0.f, false, args.rows},
+                                      args.invariant, stream);
 }
 
 cudaError_t LaunchQuantize(const QuantizeArgs& args, cudaStream_t stream) {
-  return LaunchRows<RowKind::kQuantize>(
-      RowArgs{nullptr, args.input, args.width, {}, nullptr, nullptr, args.output, args.width, 0.f, false, args.factor},
-      args.rows, args.invariant, stream);
+  return LaunchRows<RowKind::kQuantize>(RowArgs{nullptr,
+                                                args.input,
+                                                args.width,
+                                                {},
+                                                nullptr,
+                                                nullptr,
+                                                args.output,
+                                                args.width,
+                                                0.f,
+                                                false,
+                                                args.rows,
+                                                args.factor},
+                                        args.invariant, stream);
 }
 
 }  // namespace baton::cuda

@@ -184,6 +184,12 @@ INSTANTIATE_TEST_SUITE_P(Shapes, RowsTest,
                          testing::Combine(testing::Values(1, 7, 100), testing::Values(576, 1536, 4096, 8192, 28672),
                                           testing::Bool()));
 
+// Many rows: a CTA goes on from row to row. The widths of 7,168 and its multiples have a SwiGLU kernel of their own.
+INSTANTIATE_TEST_SUITE_P(ManyRows, RowsTest,
+                         testing::Combine(testing::Values(300), testing::Values(7168, 14336, 28672), testing::Bool()));
+INSTANTIATE_TEST_SUITE_P(MoreRows, RowsTest,
+                         testing::Combine(testing::Values(1100), testing::Values(2000, 4096, 8192), testing::Bool()));
+
 TEST(RowsTest, NormTakesNamedRowsAndLeavesTheResidual) {
   Random random(FreshSeed());
   constexpr int kWidth = 2048;
@@ -216,6 +222,35 @@ TEST(RowsTest, NormTakesNamedRowsAndLeavesTheResidual) {
   }
   EXPECT_LT(ErrorOf(output, reference), kTolerance);
   EXPECT_EQ(device_residual.Download(), residual);
+}
+
+// The kernel of many rows gives each row the same bits as the one of few.
+TEST(RowsTest, SwiGluOfARowDoesNotDependOnTheirNumber) {
+  Random random(FreshSeed());
+  constexpr int kRows = 150;
+  constexpr int kWidth = 14336;
+  const DeviceArray<uint16_t> input(random.Bf16(int64_t{kRows} * 2 * kWidth, 100.0f));
+  const DeviceArray<float> token(random.Floats(kRows, 0.005f, 0.02f));
+  const ChannelScales channels(random.Floats(2 * kWidth, 0.5f, 1.5f));
+  Output many(true, kRows, kWidth);
+  Output few(true, kRows, kWidth);
+  auto run = [&](const Output& output, int first, int rows) {
+    RowOutput out = output.Arguments();
+    out.fp8 += int64_t{first} * kWidth;
+    out.scale += first;
+    EXPECT_EQ(
+        LaunchSwiGlu({.gate_up = input.as<__nv_bfloat16>() + int64_t{first} * 2 * kWidth,
+                      .scales = {token.get() + first, channels.device.as<__half>(), ChannelScales::kUnit, nullptr},
+                      .output = out,
+                      .rows = rows,
+                      .width = kWidth},
+                     nullptr),
+        cudaSuccess);
+  };
+  run(many, 0, kRows);
+  for (int row = 0; row < kRows; row += 10) run(few, row, 10);
+  EXPECT_EQ(many.scales.Download(), few.scales.Download());
+  EXPECT_EQ(many.codes.Download(), few.codes.Download());
 }
 
 TEST(RowsTest, EmbedGathersRows) {

@@ -88,7 +88,7 @@ __device__ int Draw(Slice& slice, const SampleRow& row, const Extremes& extremes
   const float best = extremes.largest;
   const float range = best - extremes.smallest;
   const float inverse_temperature = row.inverse_temperature;
-  if (threadIdx.x == 0) shared.top_k.levels = shared.top_p.levels = 0;
+  if (threadIdx.x == 0) shared.top_k.limit = shared.top_p.limit = INFINITY;
   __syncthreads();
   if (row.top_k > 0 && row.top_k < vocabulary) {
     Select(slice, best, range, row.top_k, shared.top_k,

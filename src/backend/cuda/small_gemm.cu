@@ -221,7 +221,7 @@ __global__ void __launch_bounds__(kConsumers + 32, 1)
       if (token >= product.m) continue;
       __nv_bfloat16* out = product.output + static_cast<int64_t>(token) * product.n + first_row + row + 2 * c;
       *reinterpret_cast<uint32_t*>(out) = low;
-      *reinterpret_cast<uint32_t*>(out + 8) = high;
+      if (row + 8 < rows) *reinterpret_cast<uint32_t*>(out + 8) = high;
     }
   }
 }
@@ -233,10 +233,15 @@ struct Split {
 };
 Split PlanSplit(int n, int k) {
   if (k % (2 * 2 * kTileK) != 0) return {};
-  if (n % 64 == 0 && n / 64 <= 160 && n / 64 % 16 == 0) return {n / 64, n / 64 > 128 ? 2 : 1, 2, 2};
+  const int half = n / 64;  // of 128 CTAs, for two share out k
+  if (n % 64 == 0 && half <= 160 && (half % 16 == 0 || (half % 8 == 0 && half >= 40))) {
+    return {half, half > 128 ? 2 : 1, 2, 2};
+  }
   for (const int passes : {1, 2}) {  // wide layers: a CTA has its rows to itself
     const int rows = n / (kCtas * passes);
-    if (n % (kCtas * passes) == 0 && rows % 16 == 0 && rows > 128 && rows <= 224) return {rows, 2, 1, 1};
+    if (n % (kCtas * passes) != 0 || rows % 16 != 0 || rows > 224) continue;
+    if (rows > 128) return {rows, 2, 1, 1};
+    if (rows > 80) return {rows, 1, 2, 1};
   }
   return {};
 }
@@ -256,6 +261,7 @@ cudaError_t Launch(const Product& product, const CUtensorMap& weight, const CUte
 template <int kTokens>
 cudaError_t LaunchSplit(const Split& split, const Product& product, const CUtensorMap& weight, const CUtensorMap& input,
                         cudaStream_t stream) {
+  if (split.cluster == 1 && split.blocks == 1) return Launch<kTokens, 1, 2, 1>(product, weight, input, stream);
   if (split.cluster == 1) return Launch<kTokens, 2, 1, 1>(product, weight, input, stream);
   if (split.blocks == 2) return Launch<kTokens, 2, 2, 2>(product, weight, input, stream);
   return Launch<kTokens, 1, 2, 2>(product, weight, input, stream);

@@ -42,8 +42,9 @@ absl::Status StepExecutor::Allocate() {
   BATON_ASSIGN_OR_RETURN(activations_, Activations::Create(shape_, limits, bf16_layers));
   plan_limits_.vocabulary = shape_.vocabulary;
   plan_limits_.invariant = options_.deterministic;
+  plan_limits_.job_rows = MostJobRows(shape_.num_heads / shape_.num_kv_heads);
   plan_limits_.parts = std::min(kMostParts, sequences * (shape_.max_position / kSectionTokens + 1));
-  const int32_t jobs = limits.max_batch_tokens / kQueryGroup + sequences + plan_limits_.parts + 1;
+  const int32_t jobs = limits.max_batch_tokens / plan_limits_.job_rows + sequences + plan_limits_.parts + 1;
   BATON_ASSIGN_OR_RETURN(tables_,
                          StepTables::Create({.max_batch_tokens = std::max(limits.max_batch_tokens, kGraphRows.back()),
                                              .max_sequences = sequences,

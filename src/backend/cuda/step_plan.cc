@@ -40,9 +40,9 @@ void AddJobs(const BatchItem& item, const StepPlanLimits& limits, const ResultPl
   AddRows(item, places, plan);
   const int32_t blocks = (item.start + item.count + kBlockTokens - 1) / kBlockTokens;
   plan.block_table.insert(plan.block_table.end(), item.block_table.begin(), item.block_table.begin() + blocks);
-  for (int32_t done = 0; done < item.count; done += kQueryGroup) {
+  for (int32_t done = 0; done < item.count; done += limits.job_rows) {
     AttentionJob job{.row = first_row + done,
-                     .rows = std::min(kQueryGroup, item.count - done),
+                     .rows = std::min(limits.job_rows, item.count - done),
                      .position = item.start + done,
                      .table_offset = table_offset,
                      .part = -1};

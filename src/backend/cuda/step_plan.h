@@ -49,6 +49,7 @@ struct StepPlanLimits {
   int32_t scratch_tiles = 0;  // at least as many as the longest sequence has blocks
   bool invariant = false;     // jobs instead of decode sequences and query tiles
   int32_t parts = 0;          // sections of decode rows that other jobs may do
+  int32_t job_rows = 1;       // MostJobRows
 };
 
 // Where results of sampling are, in memory that steps take turns on.

@@ -143,7 +143,7 @@ TEST_F(StepPlanTest, DeterministicStepsHaveJobsForEverySectionOfEveryRow) {
   for (const int32_t parts : {0, 3, 100}) {
     Batch batch;
     batch.items = {Item(0, 300), Item(1999, 1), Item(1023, 1), Item(1024, 1), Item(900, 130)};
-    const StepPlan plan = BuildStepPlan(batch, {4096, 64, true, parts}, {});
+    const StepPlan plan = BuildStepPlan(batch, {4096, 64, true, parts, 4}, {});
     ASSERT_EQ(plan.rows.size(), 433u);
     EXPECT_EQ(plan.decode_rows, 3);
     EXPECT_TRUE(plan.groups.empty());
