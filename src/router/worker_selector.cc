@@ -248,13 +248,14 @@ double DecodeMs(const Terms& terms) { return terms.decode_load_ms + terms.pressu
 // The best candidates so far, best first; ties: lower ids first.
 class Best {
  public:
+  // `count`: at least 1.
   explicit Best(size_t count) : count_(count) { candidates_.reserve(std::min<size_t>(count, 8)); }
   // A further candidate that costs more is not among them.
   double bound() const {
     return candidates_.size() < count_ ? std::numeric_limits<double>::infinity() : candidates_.back().cost_ms;
   }
   void Offer(const Candidate& candidate) {
-    if (count_ == 0 || candidate.cost_ms > bound()) return;
+    if (candidate.cost_ms > bound()) return;
     if (candidates_.size() == count_) {
       if (Key(candidate) > Key(candidates_.back())) return;
       candidates_.pop_back();
@@ -337,6 +338,7 @@ Selection ToSelection(const Candidate& candidate) {
 
 std::vector<Selection> RankCandidates(const SelectionRequest& request, std::span<const WorkerView> workers,
                                       size_t count) {
+  if (count == 0) return {};
   Question question{request};
   for (const WorkerView& worker : workers) {
     if (worker.available) question.best_cached = std::max(question.best_cached, worker.cached_tokens);

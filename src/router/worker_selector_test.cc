@@ -272,6 +272,7 @@ TEST(WorkerSelectorTest, TheTermsAddUpToTheCostAndTheBestComesFirst) {
   }
   EXPECT_GT(all.back().itl_ms, 0);
   EXPECT_EQ(RankCandidates(two.request, two.workers, 2).size(), 2u);
+  EXPECT_TRUE(RankCandidates(two.request, two.workers, 0).empty());
 }
 
 }  // namespace

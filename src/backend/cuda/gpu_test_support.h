@@ -37,7 +37,10 @@ class DeviceArray {
   explicit DeviceArray(const std::vector<T>& values) : DeviceArray(static_cast<int64_t>(values.size())) {
     Upload(values);
   }
-  void Poison() { EXPECT_EQ(cudaMemset(memory_.data(), 0xff, count_ * sizeof(T)), cudaSuccess); }
+  void Poison() {
+    EXPECT_EQ(cudaMemset(memory_.data(), 0xff, count_ * sizeof(T)), cudaSuccess);
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);  // streams of kernels do not wait for it
+  }
   void Upload(const std::vector<T>& values) {
     EXPECT_EQ(cudaMemcpy(memory_.data(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice),
               cudaSuccess);
