@@ -43,7 +43,7 @@ class StepRecord {
   std::optional<std::vector<uint64_t>> Read(size_t worker) const;
 
  private:
-  struct alignas(8192) Part {
+  struct alignas(64) Part {
     std::atomic<uint32_t> count;  // above kRequestsMax: unknown
     uint64_t names[kRequestsMax];
   };
