@@ -28,8 +28,8 @@ std::vector<WeightSpec> ExpectedWeights(const ModelConfig& config);
 
 // Makes `tensors` exactly what an engine may look for, or says, by name, which tensor is missing, unexpected, of
 // another shape or of a type that does not fit (each with what was expected and what was found):
-//   - FP8 weights need their scales, which get the shape [out] or [1]; KV scales get the name self_attn.{k,v}_scale, and
-//     are there for all layers or for none; every scale is positive and finite;
+//   - FP8 weights need their scales, which get the shape [out] or [1]; KV scales get the name self_attn.{k,v}_scale,
+//     and are there for all layers or for none; every scale is positive and finite;
 //   - a tied "lm_head.weight" becomes the embedding;
 //   - tensors that carry nothing (stored rotary tables) are dropped.
 absl::Status ArrangeWeights(const ModelConfig& config, TensorMap& tensors);
