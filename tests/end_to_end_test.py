@@ -109,7 +109,8 @@ def test_code_path_is_named_and_can_be_forced(build_dir, demo_model, tmp_path):
 @pytest.fixture(scope="module")
 def road(build_dir, demo_model, tmp_path_factory):
     """A server with a prefill worker and a decode worker that several tests share."""
-    with serving(build_dir, [demo_model, "--prefill", "1x1", "--decode", "1x1", *PATIENT], tmp_path_factory.mktemp("road")) as server:
+    arguments = [demo_model, "--prefill", "1x1", "--decode", "1x1", "--max-local-prefill", "64", *PATIENT]  # long prompts go, however slow P was measured
+    with serving(build_dir, arguments, tmp_path_factory.mktemp("road")) as server:
         yield server
         server.wait_nothing_left()
 
