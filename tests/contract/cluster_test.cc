@@ -339,10 +339,10 @@ int Overtaken(const std::vector<Answer>& answers, size_t index) {
 
 // The last two of twelve prompts that come at once: one of another user, one of higher priority.
 std::vector<Answer> RunQueue(const std::vector<WorkerConfig>& workers) {
-  Cluster cluster({.workers = workers, .profile = {.prefill_us_per_token = 300}});
+  Cluster cluster({.workers = workers, .profile = {.prefill_us_per_token = 1000}});
   std::vector<Request> requests;
   for (int i = 0; i < 12; ++i) {
-    requests.push_back(MakeRequest(3 * i + 1, 60, 2));  // 18 ms each, nothing shared; four in a step
+    requests.push_back(MakeRequest(3 * i + 1, 60, 2));  // 60 ms each, nothing shared; four in a step
     requests.back().user = i == 10 ? "few" : "many";
     requests.back().priority = i == 11 ? -1 : 0;
   }
