@@ -5,7 +5,6 @@ import argparse
 import datetime
 import json
 import pathlib
-import re
 import statistics
 import sys
 import time
@@ -128,10 +127,7 @@ def main():
         servers = measure_servers(effort, servers)
     samples.append(ceiling_sample())
     result = {**assemble(engines, servers, samples, effort), "peers_are_real": proof}
-    path = effort.out or processes.ROOT / "benchmarks" / "results" / (
-        f"cpu_peers_{re.sub('[^a-z0-9]+', '_', result['machine']['cpu'].lower()).strip('_')}_{result['date'][:10]}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path = machine.write_result(result, processes.ROOT, effort.out)
     print(peer_results.table(result))
     print(f"\nwritten: {path}")
 

@@ -127,10 +127,7 @@ def main():
     result["missed"] = missed
     for line in missed:
         print(f"goal missed: {line}")
-    path = arguments.out or processes.ROOT / "benchmarks" / "results" / (
-        f"front_end_{re.sub('[^a-z0-9]+', '_', about['cpu'].lower()).strip('_')}_{now:%Y-%m-%d}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path = machine.write_result(result, processes.ROOT, arguments.out)
     print(f"written: {path}")
 
 

@@ -1,7 +1,9 @@
 """What machine this is, for the head of every result."""
+import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 
 FLAGS = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16", "hypervisor")
@@ -33,3 +35,13 @@ def git_commit(root):
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")
+
+
+def write_result(result, root, path=None):
+    """Writes a result with its "benchmark", "machine" and "date" to `path`, else to benchmarks/results/. Returns the path."""
+    if path is None:
+        cpu = re.sub("[^a-z0-9]+", "_", result["machine"]["cpu"].lower()).strip("_")
+        path = root / "benchmarks" / "results" / f"{result['benchmark']}_{cpu}_{result['date'][:10]}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path

@@ -6,7 +6,6 @@ import argparse
 import datetime
 import json
 import pathlib
-import re
 import subprocess
 
 import machine
@@ -40,10 +39,7 @@ def main():
         print(f"{row['trace']}: found {row['found']:.1%} of the prompt tokens ({row['found_min']:.1%} to {row['found_max']:.1%}), an oracle "
               f"{row['oracle_found']:.1%} ({row['oracle_found_min']:.1%} to {row['oracle_found_max']:.1%}), seen before {row['seen_before']:.1%}; "
               f"mean TTFT {row['ttft_ms_mean']:.0f} ms, oracle {row['oracle_ttft_ms_mean']:.0f} ms")
-    path = arguments.out or processes.ROOT / "benchmarks" / "results" / (
-        f"routing_{re.sub('[^a-z0-9]+', '_', about['cpu'].lower()).strip('_')}_{now:%Y-%m-%d}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path = machine.write_result(result, processes.ROOT, arguments.out)
     print(f"written: {path}")
 
 

@@ -4,9 +4,7 @@ Every speed stands beside its floor, measured in the same run. README.md in this
 """
 import argparse
 import datetime
-import json
 import pathlib
-import re
 import statistics
 import sys
 import time
@@ -158,10 +156,7 @@ def main():
         result["notes"].append(f"the machine was shared: in {len(disturbed)} of {len(rows)} measurements too few repetitions got "
                                f"{SHARE_MIN:.0%} of the processor time they were ready to use (as little as "
                                f"{min(row['cpu_share'] for row in disturbed):.0%}); their times are upper bounds")
-    path = arguments.out or processes.ROOT / "benchmarks" / "results" / (
-        f"demo_model_{re.sub('[^a-z0-9]+', '_', about['cpu'].lower()).strip('_')}_{now:%Y-%m-%d}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path = machine.write_result(result, processes.ROOT, arguments.out)
     print_tables(result)
     print(f"\nwritten: {path}")
 

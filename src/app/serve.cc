@@ -154,15 +154,6 @@ std::string ProcessName(const std::vector<WorkerSpec>& workers) {
   return name;
 }
 
-// Stopped: lost after two seconds. Asleep, and answering nothing: after ten.
-constexpr PeerWatchOptions kFrontEndBeats{.interval_ms = 500,
-                                          .look_after = 1,
-                                          .suspect_stopped = 1,
-                                          .suspect_silent = 2,
-                                          .suspect_active = 4,
-                                          .lose_stopped = 4,
-                                          .lose_silent = 20};
-
 std::vector<ChildSpec> Children(ServeFlags flags, const std::string& folder) {
   const int32_t gpus = CountGpus(flags.engine);
   const std::vector<WorkerSpec> workers = Workers(flags, folder);
@@ -209,7 +200,7 @@ int RunServe(const ServeFlags& given) {
   ConfigureLogging("serve", flags.common.log_format == "json" ? LogFormat::kJson : LogFormat::kText,
                    flags.common.verbose ? LogLevel::kDebug : LogLevel::kInfo);
   absl::StatusOr<std::string> folder = CreateRunFolder();
-  absl::StatusOr<std::unique_ptr<Network>> network = Network::Create({.watch = kFrontEndBeats});
+  absl::StatusOr<std::unique_ptr<Network>> network = Network::Create({.watch = kUnhurriedWatch});
   if (!folder.ok() || !network.ok()) {
     LogError(Message(folder.ok() ? network.status() : folder.status()));
     return 1;

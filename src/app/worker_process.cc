@@ -42,16 +42,6 @@ int ExitCode(const absl::Status& status) {
   return hopeless ? kExitConfiguration : 1;
 }
 
-// Of the prefill workers that a decode worker talks to. The router watches all workers closely; this is for when it
-// cannot, and there is one such session for every pair.
-constexpr PeerWatchOptions kPeerBeats{.interval_ms = 500,
-                                      .look_after = 1,
-                                      .suspect_stopped = 1,
-                                      .suspect_silent = 2,
-                                      .suspect_active = 4,
-                                      .lose_stopped = 4,
-                                      .lose_silent = 20};
-
 // Members may be heard of before there is a worker to tell.
 class MemberNews {
  public:
@@ -116,7 +106,8 @@ class WorkerProcess {
   explicit WorkerProcess(const WorkerFlags& flags) : flags_(flags) {}
 
   absl::Status Serve() {
-    BATON_ASSIGN_OR_RETURN(network_, Network::Create({.watch = kPeerBeats}));
+    // The router watches all workers closely. This is for when it cannot, and there is a session for every pair.
+    BATON_ASSIGN_OR_RETURN(network_, Network::Create({.watch = kUnhurriedWatch}));
     ChildLinkEvents events{.on_members = [this](const proto::Members& members) { news_.OnMembers(members); }};
     BATON_ASSIGN_OR_RETURN(link_, ChildLink::Create(*network_, flags_.child, flags_.worker.id, std::move(events)));
     link_->Report("loading weights", 0);

@@ -98,8 +98,7 @@ bool BelowMinTokens(const SamplerInput& input) {
 
 bool ChangesLogits(const SamplerInput& input) {
   const SamplingParams& params = *input.params;
-  return !params.logit_bias.empty() || BelowMinTokens(input) || params.repetition_penalty != 1.0f ||
-         params.frequency_penalty != 0.0f || params.presence_penalty != 0.0f;
+  return !params.logit_bias.empty() || BelowMinTokens(input) || params.has_penalties();
 }
 
 bool InVocabulary(TokenId token, const SamplerScratch& scratch) {

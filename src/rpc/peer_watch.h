@@ -31,6 +31,16 @@ struct PeerWatchOptions {
   int32_t lose_silent = 50;     // in a row asleep or not to be seen
 };
 
+// For sessions whose other side nobody waits for. Stopped: lost after two seconds. Asleep, and answering nothing: after
+// ten.
+inline constexpr PeerWatchOptions kUnhurriedWatch{.interval_ms = 500,
+                                                  .look_after = 1,
+                                                  .suspect_stopped = 1,
+                                                  .suspect_silent = 2,
+                                                  .suspect_active = 4,
+                                                  .lose_stopped = 4,
+                                                  .lose_silent = 20};
+
 class PeerWatch {
  public:
   explicit PeerWatch(const PeerWatchOptions& options) : options_(options) {}
